@@ -1,10 +1,10 @@
 """A permutation that is a pure function of its key, the same on every machine and under every NumPy version.
 
-Position `i` gets the `i`-th output of SplitMix64 started at a state that the key was folded into; the permutation lists the
-positions by rising output. SplitMix64's finalizer is a bijection of 64-bit words and the states are distinct, so no two
-outputs are equal and the order does not depend on the sorting algorithm.
+Position `i` gets the `i`-th output of SplitMix64 started at a state that the key was folded into; the permutation lists
+the positions by rising output. SplitMix64's finalizer is a bijection of 64-bit words and the states are distinct, so no
+two outputs are equal and the order does not depend on the sorting algorithm.
 
-Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (finalizer variant 13 of Stafford).
+Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (finalizer: Stafford's Mix13).
 """
 
 from __future__ import annotations

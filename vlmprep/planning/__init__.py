@@ -1,0 +1,8 @@
+"""From exact token counts to a plan of full and equal packs; pure: arrays in, plan out."""
+
+from __future__ import annotations
+
+from vlmprep.planning.plan import PackPlan, straggler_ratio
+from vlmprep.planning.planner import Balance, plan_packs
+
+__all__ = ["Balance", "PackPlan", "plan_packs", "straggler_ratio"]
