@@ -1,0 +1,108 @@
+"""key.json: what a pack says about itself.
+
+{"document_lengths": [812, 3207], "fake": null, "images": [[480, 640]], "videos": [],
+ "members": {"input_ids": {"dtype": "int32", "npy_bytes": 16204, "shape": [4019], "transform": null}, ...},
+ "pack_id": 17, "samples": [{"row": 5, "sample_id": "a5", "source": "chat"}, ...]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["FakeImage", "MemberInfo", "PackInfo", "SampleRef"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRef:
+    """Where a document came from."""
+
+    source: str
+    row: int
+    """0-based row number in the source."""
+    sample_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeImage:
+    """The white image that a pack without media holds, so that the vision encoder runs."""
+
+    kind: str
+    """`pack`: a last document of its own; `sample`: one inside every document that has no media."""
+    length: int
+    """Tokens that it takes; `pack`: of its document, after the shift."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberInfo:
+    """What a field's member decodes to."""
+
+    dtype: str
+    """NumPy name of the field's type, as `int32`."""
+    shape: tuple[int, ...]
+    """Shape of the field as readers get it; the .npy inside differs where `transform` says so."""
+    transform: str | None
+    """Reversible transform between the field and the .npy: `patch_rows`, or none."""
+    npy_bytes: int
+    """Size of the .npy, header included, before compression."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackInfo:
+    """Everything that a pack says about itself beside its tensors."""
+
+    pack_id: int
+    samples: tuple[SampleRef, ...]
+    """One per document, in order."""
+    document_lengths: tuple[int, ...]
+    """Tokens of each document after the shift, in order; without a fake image's document."""
+    fake: FakeImage | None = None
+    images: tuple[tuple[int, int], ...] = ()
+    """(height, width) of each original image in pixels, in order; without a fake image."""
+    videos: tuple[tuple[int, int], ...] = ()
+    """(height, width) of each original video's frames in pixels, in order."""
+    members: Mapping[str, MemberInfo] = field(default_factory=dict)
+    """By field."""
+
+    def __post_init__(self) -> None:
+        if len(self.samples) != len(self.document_lengths):
+            raise ValueError(f"{len(self.samples)} samples but {len(self.document_lengths)} document lengths")
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, UTF-8."""
+        return json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> PackInfo:
+        """Read key.json back.
+
+        Raises:
+            ValueError: The bytes are no key.json.
+        """
+        try:
+            value = json.loads(bytes(data))
+            return cls(
+                pack_id=int(value["pack_id"]),
+                samples=tuple(SampleRef(**sample) for sample in value["samples"]),
+                document_lengths=tuple(map(int, value["document_lengths"])),
+                fake=None if value["fake"] is None else FakeImage(**value["fake"]),
+                images=tuple((int(height), int(width)) for height, width in value["images"]),
+                videos=tuple((int(height), int(width)) for height, width in value["videos"]),
+                members={name: _member(member) for name, member in value["members"].items()},
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"key.json not understood: {type(error).__name__}: {error}") from error
+
+
+def _plain(info: PackInfo) -> dict[str, Any]:
+    return {**asdict(info), "members": {name: asdict(member) for name, member in info.members.items()}}
+
+
+def _member(value: dict[str, Any]) -> MemberInfo:
+    return MemberInfo(**{**value, "shape": tuple(map(int, value["shape"]))})
