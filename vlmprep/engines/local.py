@@ -1,0 +1,98 @@
+"""Runs a job's units on this machine: in this process, or in worker processes that pay their start-up once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from vlmprep.schema.engine import Job, Worker
+from vlmprep.schema.errors import StopRun
+
+__all__ = ["LocalEngine"]
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+UNITS_PER_WORKER = 2
+"""Units in flight per worker: one at work, one waiting, so that none idles and a stop has little to wait for."""
+
+_worker: Worker[Any, Any] | None = None
+
+
+class LocalEngine:
+    """An Engine over a pool of processes.
+
+    Args:
+        num_workers: Processes; 0 works in the calling process.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        if num_workers < 0:
+            raise StopRun(f"--workers is {num_workers}", "Give 0 to work in this process, or the number of worker processes.")
+        self.num_workers = num_workers
+
+    def run(self, job: Job[Unit, Result], units: Iterable[Unit]) -> Iterator[Result]:
+        """Yield results as units finish, in any order; few units are in flight at a time.
+
+        Raises:
+            StopRun: A worker process died.
+        """
+        if self.num_workers == 0:
+            worker = job.open()
+            for unit in units:
+                yield worker(unit)
+            return
+        pool = ProcessPoolExecutor(
+            self.num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_open_worker, initargs=(job,)
+        )
+        try:
+            yield from self._drive(pool, units)
+        except BrokenProcessPool as error:
+            raise StopRun(
+                "a worker process died (killed, out of memory, or its start-up failed)",
+                "Run the same command again to resume; --workers 0 works in this process and shows its errors.",
+            ) from error
+        finally:
+            _stop(pool)
+
+    def _drive(self, pool: ProcessPoolExecutor, units: Iterable[Unit]) -> Iterator[Any]:
+        waiting = iter(units)
+        in_flight: set[Future[Any]] = set()
+        while True:
+            while len(in_flight) < self.num_workers * UNITS_PER_WORKER and (unit := next(waiting, None)) is not None:
+                in_flight.add(pool.submit(_run_unit, unit))
+            if not in_flight:
+                return
+            done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+
+
+def _open_worker(job: Job[Any, Any]) -> None:
+    """Start-up of a worker process: the parent alone answers Ctrl-C, and every worker keeps to one core."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _worker = job.open()
+
+
+def _run_unit(unit: Any) -> Any:
+    assert _worker is not None, "a worker runs its start-up before any unit"
+    return _worker(unit)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the pool now: work in progress is never half published, so workers may be stopped anywhere."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        with suppress(ProcessLookupError, ValueError):
+            process.terminate()
+    for process in processes:
+        process.join(timeout=5)

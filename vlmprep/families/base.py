@@ -1,0 +1,127 @@
+"""What all families share: rendering, tokens and labels, loading, fingerprints of what changes a token or a pixel."""
+
+from __future__ import annotations
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlmprep.families.control import control_pattern, refuse_control_text
+from vlmprep.families.encoding import PlaceholderEncoder
+from vlmprep.families.turns import Rendered, TurnFinder
+from vlmprep.schema.conversation import Media, Sample
+from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.family import Encoded, Tokens
+from vlmprep.schema.media import Loader, MediaCount, MediaSize
+from vlmprep.schema.pixels import PixelRule
+
+__all__ = ["FAKE_IMAGE_SIDE", "BaseFamily"]
+
+FAKE_IMAGE_SIDE = 56
+"""Pixels; the reference's fake image, which every Qwen processor makes its smallest of."""
+
+
+class BaseFamily(ABC):
+    """The part of the Family interface that holds for every processor of transformers.
+
+    Args:
+        processor: The model's own processor.
+        keep_control_text: Let text through that holds the model's control tokens.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[frozenset[str]]
+    position_axes: ClassVar[int]
+
+    def __init__(self, processor: Any, *, keep_control_text: bool = False) -> None:
+        self.processor = processor
+        self.loader: Loader = image_loader(processor.image_processor)
+        self.pad_token_id = pad_token(processor.tokenizer)
+        self._control_tokens = control_pattern(processor)
+        self._keep_control_text = keep_control_text
+        self._turns = TurnFinder(processor, self._control_tokens)
+        self._encoder = PlaceholderEncoder(processor)
+        self._counts: dict[tuple[str, int, int], MediaCount] = {}
+
+    def measure(self, size: MediaSize) -> MediaCount:
+        """Count one medium from its size alone; see Family."""
+        key = (size.kind, size.height, size.width)
+        if key not in self._counts:
+            if size.kind not in self.kinds:
+                raise RefuseSample("unsupported-media", f"{self.name} samples with {size.kind} are not packed yet")
+            self._counts[key] = self._measure_image(size.height, size.width)
+        return self._counts[key]
+
+    @abstractmethod
+    def _measure_image(self, height: int, width: int) -> MediaCount:
+        """Count an image of upright `height` x `width` pixels."""
+
+    def encode(self, sample: Sample, counts: Sequence[MediaCount]) -> Encoded:
+        """Render, tokenize and label one conversation; see Family."""
+        if not self._keep_control_text:
+            refuse_control_text(sample, self._control_tokens)
+        encoded = self._encoder.encode(self._turns.render(sample), counts, [m.kind for m in sample.media()])
+        if encoded.num_label_tokens == 0:
+            raise RefuseSample("no-label-tokens", "no token of this sample is learned")
+        return encoded
+
+    def load(self, medium: Media) -> Any:
+        """Decode an image with the processor's own loader; see Family."""
+        source = medium.location
+        if medium.content is not None:
+            source = "data:image/any;base64," + base64.b64encode(medium.content).decode()
+        try:
+            return self.processor.image_processor.fetch_images(source)
+        except (RuntimeError, OSError, ValueError, SyntaxError, TypeError) as error:
+            name = medium.location or "the image inside the row"
+            raise RefuseSample("undecodable-media", f"{name} does not decode: {first_line(error)}") from error
+
+    @abstractmethod
+    def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
+        """See Family."""
+
+    def positions(self, tokens: Tokens, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
+        """One axis that counts from 0; see Family."""
+        return np.arange(len(tokens.input_ids), dtype=np.int32)
+
+    def fake_image(self) -> tuple[Encoded, MediaCount, Any]:
+        """A white square in the template's image tokens and nothing else; see Family."""
+        side = FAKE_IMAGE_SIDE
+        count = self.measure(MediaSize(kind="image", height=side, width=side, num_bytes=0))
+        rendered = Rendered(text=self._turns.image_literal(), label_spans=())
+        return self._encoder.encode(rendered, [count], ["image"]), count, Image.new("RGB", (side, side), (255, 255, 255))
+
+    @abstractmethod
+    def pixel_rules(self) -> dict[str, PixelRule]:
+        """See Family."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids as text, control tokens shown."""
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def image_loader(image_processor: Any) -> Loader:
+    """Which loader an image processor's `fetch_images` uses."""
+    return "torchvision" if getattr(image_processor, "backend", "pil") == "torchvision" else "pil"
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The id that fills a batch.
+
+    Raises:
+        StopRun: The tokenizer has neither a padding nor an end token.
+    """
+    token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if token is None:
+        raise StopRun("the tokenizer has neither a padding nor an end-of-sequence token", "Set tokenizer.pad_token.")
+    return int(token)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, which is all that a reason has room for."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

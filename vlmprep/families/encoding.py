@@ -1,0 +1,155 @@
+"""From a rendered conversation to tokens and labels, placeholders counted instead of written out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmprep.families.turns import Rendered
+from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.family import Encoded
+from vlmprep.schema.media import MediaCount
+
+__all__ = ["PlaceholderEncoder"]
+
+KINDS = ("image", "video", "audio")
+
+
+class PlaceholderEncoder:
+    """Tokenizes rendered conversations as the processor would, without writing its placeholders out.
+
+    A processor replaces each placeholder that the template left by a long text: hundreds of `<|image_pad|>`, wrapped or split into
+    rows in some families. Placeholders are added tokens, which no neighbour can merge with; so runs of them are written once,
+    tokenized, and repeated as numbers.
+
+    Args:
+        processor: A processor with a fast tokenizer.
+
+    Raises:
+        StopRun: The tokenizer is a slow one, or its placeholders are no added tokens.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        backend = getattr(processor.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise StopRun("the processor's tokenizer is a slow one", "Save it in its fast form (a tokenizer.json).")
+        self._backend = backend
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._tokens = [str(token) for token in processor.all_special_multimodal_tokens]
+        self._token_ids = self._added_ids()
+        self._kinds = self._typed_ids()
+        self._runs = re.compile("|".join(f"(?:{re.escape(token)})+" for token in self._tokens) or r"(?!)")
+        self._bos: str | None = processor.tokenizer.bos_token
+
+    def encode(self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]) -> Encoded:
+        """Tokenize one conversation.
+
+        Args:
+            rendered: The conversation as the template writes it, one placeholder per medium.
+            counts: What the family makes of each medium, in the conversation's order.
+            kinds: The media's kinds, likewise.
+
+        Raises:
+            RefuseSample: The rendered text has other placeholders than the conversation has media.
+        """
+        text, spans, run_lengths = self._collapse(rendered, counts, kinds)
+        add_special = not (self._bos and text.startswith(self._bos))
+        encoding = self._backend.encode(text, add_special_tokens=add_special)
+        ids = np.array(encoding.ids, dtype=np.int32)
+        types = self._types(ids)
+        repeats = np.ones(len(ids), dtype=np.int32)
+        placeholders = np.flatnonzero(np.isin(ids, self._token_ids))
+        if len(placeholders) != len(run_lengths):
+            raise RefuseSample(
+                "tag-mismatch", f"{len(placeholders)} placeholders in the tokens, {len(run_lengths)} in the media: control text?"
+            )
+        repeats[placeholders] = run_lengths
+        is_label = label_mask(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), spans)
+        is_label &= types == 0
+        return Encoded(input_ids=ids, is_label=is_label, mm_token_type_ids=types, repeats=repeats)
+
+    def _collapse(
+        self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]
+    ) -> tuple[str, Sequence[tuple[int, int]], list[int]]:
+        """The text with each medium's replacement in its short form, moved spans, and the runs' true lengths."""
+        if not counts:
+            return rendered.text, rendered.label_spans, []
+        short: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        lengths: dict[str, list[list[int]]] = {kind: [] for kind in KINDS}
+        for count, kind in zip(counts, kinds, strict=True):
+            text, runs = self._shorten(count.replacement)
+            short[kind].append(text)
+            lengths[kind].append(runs)
+        try:
+            (text,), (moves,) = self._processor.get_text_with_replacements(
+                [rendered.text], short["image"], short["video"], short["audio"]
+            )
+        except StopIteration:
+            raise RefuseSample("tag-mismatch", "the rendered text has more placeholders than media: control text?") from None
+        if len(moves) != len(counts):
+            raise RefuseSample("tag-mismatch", f"the template wrote {len(moves)} placeholders for {len(counts)} media")
+        run_lengths = [length for move in moves for length in lengths[move["type"]].pop(0)]
+        ends = np.array([move["span"][1] for move in moves])
+        gained = np.array([0, *(move["new_span"][1] - move["span"][1] for move in moves)])
+
+        def moved(at: int) -> int:
+            return at + int(gained[np.searchsorted(ends, at, side="right")])
+
+        return text, [(moved(start), moved(end)) for start, end in rendered.label_spans], run_lengths
+
+    def _shorten(self, replacement: str) -> tuple[str, list[int]]:
+        """Write every run of placeholders once; how long the runs were."""
+        lengths: list[int] = []
+
+        def once(match: re.Match[str]) -> str:
+            token = next(t for t in self._tokens if match[0].startswith(t))
+            lengths.append(len(match[0]) // len(token))
+            return token
+
+        return self._runs.sub(once, replacement), lengths
+
+    def _types(self, ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        types = np.zeros(len(ids), dtype=np.uint8)
+        for number, wanted in self._kinds:
+            types[ids == wanted] = number
+        return types
+
+    def _added_ids(self) -> list[int]:
+        """Ids of the placeholders, which must be added tokens."""
+        ids = [int(self._processor.tokenizer.convert_tokens_to_ids(token)) for token in self._tokens]
+        added = self._processor.tokenizer.added_tokens_decoder
+        if strange := [token for token, number in zip(self._tokens, ids, strict=True) if number not in added]:
+            raise StopRun(
+                f"placeholders {strange} of the processor are no added tokens, so text beside them could merge with them",
+                "This processor cannot be counted exactly from sizes; add them to its tokenizer as special tokens.",
+            )
+        return ids
+
+    def _typed_ids(self) -> list[tuple[int, int]]:
+        """(token type, token id) as the processor's create_mm_token_type_ids numbers them."""
+        return [
+            (number, int(token))
+            for number, kind in enumerate(KINDS, start=1)
+            for token in getattr(self._processor, f"{kind}_token_ids", [])
+            if token is not None
+        ]
+
+
+def label_mask(offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which tokens overlap a span, as transformers' own assistant mask has it.
+
+    Args:
+        offsets: [C, 2] character range of each token.
+        spans: Character ranges.
+    """
+    mask = np.zeros(len(offsets), dtype=np.bool_)
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    for start, end in spans:
+        mask |= (starts < end) & (ends > start)
+    return mask

@@ -1,0 +1,59 @@
+"""A fingerprint of everything in a processor that changes a token or a pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from typing import Any
+
+from vlmprep.schema.family import FamilySettings
+
+__all__ = ["fingerprint"]
+
+VERSIONED = ("transformers", "tokenizers", "torch", "torchvision", "pillow")
+"""Libraries whose versions may move a count or a pixel."""
+PLACES = frozenset({"_name_or_path", "name_or_path", "_processor_class", "transformers_version"})
+"""Entries of a processor's config that say where it came from, not what it does."""
+
+
+def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
+    """What made the counts and pixels, as flat JSON in which two runs can be told apart by name.
+
+    Args:
+        family: A family made by `load_family`.
+        settings: What it was made from; where it lay does not matter, what it holds does.
+    """
+    processor = family.processor
+    parts: dict[str, Any] = {
+        "family": family.name,
+        "processor_class": type(processor).__name__,
+        "tokenizer": digest(processor.tokenizer.backend_tokenizer.to_str()),
+        "chat_template": digest(processor.chat_template or processor.tokenizer.chat_template),
+        "control_text": settings.control_text,
+    }
+    for name in ("image_processor", "video_processor", "feature_extractor"):
+        if (part := getattr(processor, name, None)) is not None:
+            parts[name] = {"class": type(part).__name__, **settings_of(part)}
+    config = getattr(family, "config", None)
+    if config is not None:
+        parts["model_config"] = digest(json.dumps(without_places(config.to_dict()), sort_keys=True, default=str))
+    parts["versions"] = {name: importlib.metadata.version(name) for name in VERSIONED}
+    return parts
+
+
+def settings_of(part: Any) -> dict[str, Any]:
+    """A sub-processor's own settings as JSON."""
+    plain = json.loads(json.dumps(part.to_dict(), sort_keys=True, default=str))
+    return without_places(plain)
+
+
+def without_places(value: dict[str, Any]) -> dict[str, Any]:
+    """The same settings without where they were loaded from."""
+    return {name: entry for name, entry in value.items() if name not in PLACES}
+
+
+def digest(value: Any) -> str:
+    """Short SHA-256 of a text, or of anything JSON can hold."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,81 @@
+"""From the user's `--processor` to a family."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vlmprep.families.base import first_line
+from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.family import Family, FamilySettings
+
+__all__ = ["load_family"]
+
+FAMILIES: dict[str, type[Qwen2VL]] = {
+    "Qwen2VLProcessor": Qwen2VL,
+    "Qwen2_5_VLProcessor": Qwen25VL,
+    "Qwen3VLProcessor": Qwen3VL,
+}
+"""By the class of the processor that AutoProcessor makes."""
+
+
+def load_family(settings: FamilySettings) -> Family:
+    """Load the processor and wrap it in its family.
+
+    Raises:
+        StopRun: The processor cannot be loaded, or its family is not one that vlmprep packs.
+    """
+    processor = load_processor(settings)
+    name = type(processor).__name__
+    family = FAMILIES.get(name)
+    if family is None:
+        raise StopRun(f"{settings.processor}: {name} is not packed yet", f"Known are {', '.join(sorted(FAMILIES))}.")
+    return family(processor, load_config(settings), keep_control_text=settings.control_text == "keep")
+
+
+def load_processor(settings: FamilySettings) -> Any:
+    """The model's own processor, with the image backend that was asked for.
+
+    Raises:
+        StopRun: It cannot be loaded.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    where: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
+    where["trust_remote_code"] = settings.trust_remote_code
+    try:
+        processor = AutoProcessor.from_pretrained(settings.processor, **where, **settings.options)
+        if settings.image_backend is not None:
+            processor.image_processor = AutoImageProcessor.from_pretrained(
+                settings.processor, backend=settings.image_backend, **where, **settings.options
+            )
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        raise StopRun(
+            f"the processor {settings.processor!r} cannot be loaded: {first_line(error)}",
+            "Give a folder made by processor.save_pretrained(...) or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct.",
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise StopRun(f"{settings.processor!r} is {type(processor).__name__}, which is no vision-language processor")
+    return processor
+
+
+def load_config(settings: FamilySettings) -> Any:
+    """The model's config: the one named, else the processor's sibling config.json, else None.
+
+    Raises:
+        StopRun: A named config cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    where = settings.model_config or settings.processor
+    local = os.path.isdir(where)
+    if settings.model_config is None and local and not os.path.isfile(os.path.join(where, "config.json")):
+        return None
+    try:
+        return AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise StopRun(
+            f"the model's config at {where!r} cannot be loaded: {first_line(error)}",
+            "Name it with --model-config, a folder, file or hub name.",
+        ) from error

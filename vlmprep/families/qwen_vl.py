@@ -1,0 +1,143 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of any size as patches of a grid, mRoPE positions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmprep.families.base import BaseFamily, first_line
+from vlmprep.families.mrope import MropePositions
+from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.family import Tokens
+from vlmprep.schema.media import MediaCount
+from vlmprep.schema.pixels import PixelRule
+
+__all__ = ["Qwen2VL", "Qwen3VL", "Qwen25VL"]
+
+
+class Qwen2VL(BaseFamily):
+    """Qwen2-VL; the later ones differ in sizes, positions and video, which their processors and models know themselves.
+
+    Args:
+        processor: The model's own processor.
+        config: The model's config, or None for the family's defaults; positions of images need its merge size alone.
+        keep_control_text: Let text through that holds the model's control tokens.
+    """
+
+    name: ClassVar[str] = "qwen2_vl"
+    kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+    position_axes: ClassVar[int] = 3
+
+    def __init__(self, processor: Any, config: Any = None, *, keep_control_text: bool = False) -> None:
+        super().__init__(processor, keep_control_text=keep_control_text)
+        self._images = processor.image_processor
+        self._smart_resize = sys.modules[type(self._images).__module__].smart_resize
+        model_class, config_class = self._model_classes()
+        self.config = config_class() if config is None else config
+        merge_size = self.config.vision_config.spatial_merge_size
+        if merge_size != self._images.merge_size:
+            raise StopRun(
+                f"the model's config merges {merge_size} x {merge_size} patches, the processor "
+                f"{self._images.merge_size} x {self._images.merge_size}",
+                "Give the config that belongs to the processor (--model-config).",
+            )
+        self._positions = MropePositions(model_class, self.config)
+
+    def _model_classes(self) -> tuple[type, type]:
+        from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLConfig
+        from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
+
+        return Qwen2VLModel, Qwen2VLConfig
+
+    def _measure_image(self, height: int, width: int) -> MediaCount:
+        images = self._images
+        try:
+            resized = self._smart_resize(
+                height,
+                width,
+                factor=images.patch_size * images.merge_size,
+                min_pixels=images.size["shortest_edge"],
+                max_pixels=images.size["longest_edge"],
+            )
+        except ValueError as error:
+            raise RefuseSample("image-shape", f"a {width} x {height} image: {first_line(error)}") from error
+        grid = np.array([[1, resized[0] // images.patch_size, resized[1] // images.patch_size]], dtype=np.int64)
+        inputs = {"image_grid_thw": grid}
+        return MediaCount(
+            num_visual_tokens=int(grid.prod()) // images.merge_size**2,
+            num_patches=int(grid.prod()),
+            replacement=self.processor.replace_image_token(inputs, 0),
+            inputs=inputs,
+        )
+
+    def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
+        """One decoded image as `pixel_values` uint8 [patches, 3, patch, patch] and `image_grid_thw` [1, 3] int64.
+
+        Resizing works on uint8 and comes before rescaling, so leaving out the arithmetic gives the very levels that it would
+        work on; a temporal patch of one leaves out the second copy of a still image.
+        """
+        made = self._images(images=[decoded], do_rescale=False, do_normalize=False, temporal_patch_size=1)
+        side = self._images.patch_size
+        pixels = np.asarray(made["pixel_values"])
+        if pixels.dtype != np.uint8:
+            levels = pixels.astype(np.uint8)
+            if not np.array_equal(levels, pixels):
+                raise RefuseSample("not-eight-bit", "the image's pixels are not 8-bit levels")
+            pixels = levels
+        return {
+            "pixel_values": pixels.reshape(len(pixels), -1, side, side),
+            "image_grid_thw": np.asarray(made["image_grid_thw"], dtype=np.int64),
+        }
+
+    def positions(self, tokens: Tokens, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
+        """The model's own mRoPE: temporal, height and width axes, [3, S]."""
+        return self._positions(tokens, tensors)
+
+    def pixel_rules(self) -> dict[str, PixelRule]:
+        """How stored levels become `pixel_values`.
+
+        Raises:
+            StopRun: The processor does not rescale and normalize, so its pixels follow no rule that readers know.
+        """
+        images = self._images
+        if not (images.do_rescale and images.do_normalize):
+            raise StopRun(
+                "the image processor does not rescale and normalize, so its pixels are not the model's usual ones",
+                "Set do_rescale and do_normalize in its preprocessor_config.json.",
+            )
+        rule = PixelRule(
+            arithmetic="fused" if self.loader == "torchvision" else "two_step",
+            rescale=float(images.rescale_factor),
+            mean=tuple(map(float, images.image_mean)),
+            std=tuple(map(float, images.image_std)),
+            repeat=int(images.temporal_patch_size),
+        )
+        return {"pixel_values": rule}
+
+
+class Qwen25VL(Qwen2VL):
+    """Qwen2.5-VL: window attention and absolute time in video; its images count and lie as Qwen2-VL's."""
+
+    name: ClassVar[str] = "qwen2_5_vl"
+
+    def _model_classes(self) -> tuple[type, type]:
+        from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLConfig
+        from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+        return Qwen2_5_VLModel, Qwen2_5_VLConfig
+
+
+class Qwen3VL(Qwen2VL):
+    """Qwen3-VL: patches of 16 pixels, timestamps in video."""
+
+    name: ClassVar[str] = "qwen3_vl"
+
+    def _model_classes(self) -> tuple[type, type]:
+        from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig
+        from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
+
+        return Qwen3VLModel, Qwen3VLConfig

@@ -1,0 +1,61 @@
+"""One conversation with its media: the form that every source is converted to and every family reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+__all__ = ["Media", "MediaKind", "Message", "Part", "Sample", "Text"]
+
+MediaKind: TypeAlias = Literal["image", "video", "audio"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A run of text inside a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """An image, clip or sound inside a message, by location or by content; exactly one of the two is set."""
+
+    kind: MediaKind
+    location: str | None = None
+    """Absolute path or URL, already held against the media folder."""
+    content: bytes | None = None
+    """The encoded file itself, for media that came inside the row."""
+
+    def __post_init__(self) -> None:
+        assert (self.location is None) != (self.content is None), "a medium has a location or a content"
+
+
+Part: TypeAlias = Text | Media
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn."""
+
+    role: str
+    """As the chat template knows it: system, user, assistant, tool."""
+    parts: tuple[Part, ...]
+    learn: bool = True
+    """False: an assistant turn that opted out of the loss. Other roles are never learned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One row of a source as a conversation."""
+
+    source: str
+    row: int
+    """0-based row number in the source."""
+    sample_id: str
+    messages: tuple[Message, ...] = field(repr=False)
+
+    def media(self, kind: MediaKind | None = None) -> list[Media]:
+        """All media in the order the conversation names them, of one kind or of all."""
+        parts = (part for message in self.messages for part in message.parts)
+        return [part for part in parts if isinstance(part, Media) and kind in (None, part.kind)]

@@ -1,0 +1,133 @@
+"""What the rest of vlmprep asks of a model family: the interface, and the data that travels over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmprep.schema.conversation import Media, Sample
+from vlmprep.schema.media import Loader, MediaCount, MediaSize
+from vlmprep.schema.pixels import PixelRule
+
+__all__ = ["Encoded", "Family", "FamilySettings", "Tokens"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tokens:
+    """A sample's sequence in full, before the shift."""
+
+    input_ids: NDArray[np.int32]  # [S]
+    is_label: NDArray[np.bool_]  # [S]
+    mm_token_type_ids: NDArray[np.uint8]  # [S]: 0 text, 1 image, 2 video, 3 audio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Encoded:
+    """A sample's sequence with every run of equal media placeholders written once: C <= S entries."""
+
+    input_ids: NDArray[np.int32]  # [C]
+    is_label: NDArray[np.bool_]  # [C]: the loss counts this token
+    mm_token_type_ids: NDArray[np.uint8]  # [C]
+    repeats: NDArray[np.int32]  # [C]: how often the entry stands in the sequence
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens before the shift."""
+        return int(self.repeats.sum())
+
+    @property
+    def num_label_tokens(self) -> int:
+        """Tokens that the loss counts; the shift loses none, because the first token is never one."""
+        return int(self.is_label[1:].sum())
+
+    def expand(self) -> Tokens:
+        """Write every placeholder as often as the model wants it."""
+        return Tokens(
+            input_ids=np.repeat(self.input_ids, self.repeats),
+            is_label=np.repeat(self.is_label, self.repeats),
+            mm_token_type_ids=np.repeat(self.mm_token_type_ids, self.repeats),
+        )
+
+
+class Family(Protocol):
+    """A model family, wrapped around the model's own Hugging Face processor."""
+
+    name: str
+    """As in the model's config: qwen2_5_vl."""
+    loader: Loader
+    """Which of transformers' loaders decodes the images."""
+    kinds: frozenset[str]
+    """Kinds of media that vlmprep packs for this family."""
+    position_axes: int
+    """3 with mRoPE, else 1."""
+    pad_token_id: int
+
+    def measure(self, size: MediaSize) -> MediaCount:
+        """Count one medium from its size alone.
+
+        Raises:
+            RefuseSample: The processor does not take a medium of this size.
+        """
+        ...
+
+    def encode(self, sample: Sample, counts: Sequence[MediaCount]) -> Encoded:
+        """Render, tokenize and label one conversation.
+
+        Args:
+            sample: The conversation.
+            counts: One per medium, in the conversation's order.
+
+        Raises:
+            RefuseSample: Control tokens in the text, no label token, turns that cannot be located.
+        """
+        ...
+
+    def load(self, medium: Media) -> Any:
+        """Decode one medium with the processor's own loader.
+
+        Raises:
+            RefuseSample: The file does not decode.
+        """
+        ...
+
+    def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
+        """The model's inputs for one decoded medium, pixels as stored: uint8 `[patches, channels, height, width]`."""
+        ...
+
+    def positions(self, tokens: Tokens, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
+        """Positions of a sequence: [S], or [3, S] with mRoPE."""
+        ...
+
+    def fake_image(self) -> tuple[Encoded, MediaCount, Any]:
+        """The image that stands in packs without media: its sequence, its count, and its decoded pixels."""
+        ...
+
+    def pixel_rules(self) -> dict[str, PixelRule]:
+        """How each stored pixel field becomes the processor's floats."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids as text, control tokens shown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySettings:
+    """How to build a family; everything that changes a token or a pixel."""
+
+    processor: str
+    """Folder or hub name of the processor."""
+    revision: str | None = None
+    image_backend: Loader | None = None
+    """None: the processor's own choice."""
+    control_text: str = "refuse"
+    """`refuse` or `keep` text that holds the model's own control tokens."""
+    trust_remote_code: bool = False
+    model_config: str | None = None
+    """Folder, file or hub name of the model's config; None: the processor's sibling, else the family's defaults."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the processor, such as `max_pixels`."""

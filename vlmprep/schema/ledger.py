@@ -1,0 +1,35 @@
+"""The ledger's table: one row per source row, with exact counts or the reason for refusing it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = ["LEDGER", "OK", "REFUSED"]
+
+OK = "ok"
+REFUSED = "refused"
+
+LEDGER = pa.schema(
+    [
+        ("source", pa.string()),
+        ("row", pa.int64()),
+        ("sample_id", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("reason_code", pa.string()),
+        ("num_tokens", pa.int32()),
+        ("num_visual_tokens", pa.int32()),
+        ("num_label_tokens", pa.int32()),
+        ("num_images", pa.int32()),
+        ("num_videos", pa.int32()),
+        ("num_audios", pa.int32()),
+        ("num_patches", pa.int32()),
+        ("row_offset", pa.int64()),
+        ("row_bytes", pa.int64()),
+        ("row_xxh3", pa.uint64()),
+        ("media_bytes", pa.int64()),
+        ("media_state", pa.uint64()),
+    ]
+)
+"""num_tokens counts before the shift. row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
+is still the row that was counted; media_state is a digest of path, size and modification time of its media files."""
