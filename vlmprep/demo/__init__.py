@@ -1,1 +1,1 @@
-"""Raw material for trying vlmprep out and for testing it: a drawn corpus and a real processor, with nothing to download."""
+"""Raw material to try vlmprep out and to test it with: a drawn corpus and a real processor, nothing to download."""

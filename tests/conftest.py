@@ -1,0 +1,41 @@
+"""What tests of several packages share: tiny processors, the drawn corpus, the real data beside the checkout."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from vlmprep.demo.processor import Family
+
+
+class ProcessorDir(Protocol):
+    """Gives the folder of a saved tiny processor; the same arguments give the same folder."""
+
+    def __call__(self, family: Family = "qwen2_5_vl", *, max_pixels: int | None = None) -> Path: ...
+
+
+@pytest.fixture(scope="session")
+def processor_dir(tmp_path_factory: pytest.TempPathFactory) -> ProcessorDir:
+    """Folders for `AutoProcessor.from_pretrained`, each made once a session."""
+    from vlmprep.demo.processor import save_processor
+
+    @cache
+    def save(family: Family = "qwen2_5_vl", *, max_pixels: int | None = None) -> Path:
+        path = tmp_path_factory.mktemp(f"{family}-{max_pixels or 'published'}-")
+        save_processor(path, family, max_pixels=max_pixels)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photographs, documents, vocabulary and lengths; never the only test of a thing."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no real data beside the checkout ({path})")
+    return path
