@@ -34,7 +34,9 @@ class LocalEngine:
 
     def __init__(self, num_workers: int) -> None:
         if num_workers < 0:
-            raise StopRun(f"--workers is {num_workers}", "Give 0 to work in this process, or the number of worker processes.")
+            raise StopRun(
+                f"--workers is {num_workers}", "Give 0 to work in this process, or the number of worker processes."
+            )
         self.num_workers = num_workers
 
     def run(self, job: Job[Unit, Result], units: Iterable[Unit]) -> Iterator[Result]:

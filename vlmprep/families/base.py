@@ -94,7 +94,11 @@ class BaseFamily(ABC):
         side = FAKE_IMAGE_SIDE
         count = self.measure(MediaSize(kind="image", height=side, width=side, num_bytes=0))
         rendered = Rendered(text=self._turns.image_literal(), label_spans=())
-        return self._encoder.encode(rendered, [count], ["image"]), count, Image.new("RGB", (side, side), (255, 255, 255))
+        return (
+            self._encoder.encode(rendered, [count], ["image"]),
+            count,
+            Image.new("RGB", (side, side), (255, 255, 255)),
+        )
 
     @abstractmethod
     def pixel_rules(self) -> dict[str, PixelRule]:

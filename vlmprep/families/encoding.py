@@ -67,7 +67,8 @@ class PlaceholderEncoder:
         placeholders = np.flatnonzero(np.isin(ids, self._token_ids))
         if len(placeholders) != len(run_lengths):
             raise RefuseSample(
-                "tag-mismatch", f"{len(placeholders)} placeholders in the tokens, {len(run_lengths)} in the media: control text?"
+                "tag-mismatch",
+                f"{len(placeholders)} placeholders in the tokens, {len(run_lengths)} in the media: control text?",
             )
         repeats[placeholders] = run_lengths
         is_label = label_mask(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), spans)
@@ -91,7 +92,9 @@ class PlaceholderEncoder:
                 [rendered.text], short["image"], short["video"], short["audio"]
             )
         except StopIteration:
-            raise RefuseSample("tag-mismatch", "the rendered text has more placeholders than media: control text?") from None
+            raise RefuseSample(
+                "tag-mismatch", "the rendered text has more placeholders than media: control text?"
+            ) from None
         if len(moves) != len(counts):
             raise RefuseSample("tag-mismatch", f"the template wrote {len(moves)} placeholders for {len(counts)} media")
         run_lengths = [length for move in moves for length in lengths[move["type"]].pop(0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -20,8 +21,9 @@ FAMILIES: dict[str, type[Qwen2VL]] = {
 """By the class of the processor that AutoProcessor makes."""
 
 
+@functools.cache
 def load_family(settings: FamilySettings) -> Family:
-    """Load the processor and wrap it in its family.
+    """Load the processor and wrap it in its family, once per process and settings.
 
     Raises:
         StopRun: The processor cannot be loaded, or its family is not one that vlmprep packs.
@@ -45,10 +47,10 @@ def load_processor(settings: FamilySettings) -> Any:
     where: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
     where["trust_remote_code"] = settings.trust_remote_code
     try:
-        processor = AutoProcessor.from_pretrained(settings.processor, **where, **settings.options)
+        processor = AutoProcessor.from_pretrained(settings.processor, **where, **dict(settings.options))
         if settings.image_backend is not None:
             processor.image_processor = AutoImageProcessor.from_pretrained(
-                settings.processor, backend=settings.image_backend, **where, **settings.options
+                settings.processor, backend=settings.image_backend, **where, **dict(settings.options)
             )
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         raise StopRun(
@@ -73,7 +75,9 @@ def load_config(settings: FamilySettings) -> Any:
     if settings.model_config is None and local and not os.path.isfile(os.path.join(where, "config.json")):
         return None
     try:
-        return AutoConfig.from_pretrained(where, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+        return AutoConfig.from_pretrained(
+            where, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
     except (OSError, ValueError, KeyError) as error:
         raise StopRun(
             f"the model's config at {where!r} cannot be loaded: {first_line(error)}",

@@ -46,6 +46,7 @@ class Qwen2VL(BaseFamily):
                 "Give the config that belongs to the processor (--model-config).",
             )
         self._positions = MropePositions(model_class, self.config)
+        self.patch_bytes = 3 * self._images.patch_size**2
 
     def _model_classes(self) -> tuple[type, type]:
         from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLConfig

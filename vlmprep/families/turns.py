@@ -104,7 +104,8 @@ class TurnFinder:
             return Rendered(text=text, label_spans=tuple(spans))
         if len(spans) != len(turns):
             raise RefuseSample(
-                "unlocatable-turns", f"{len(turns)} assistant turns, {len(spans)} generation marks: which turn opted out?"
+                "unlocatable-turns",
+                f"{len(turns)} assistant turns, {len(spans)} generation marks: which turn opted out?",
             )
         kept = tuple(span for span, message in zip(spans, turns, strict=True) if message.learn)
         return Rendered(text=text, label_spans=kept)
@@ -122,7 +123,9 @@ class TurnFinder:
             "give the template {% generation %} marks",
         )
 
-    def _label_spans(self, messages: tuple[Message, ...], literals: tuple[str, ...], texts: list[str]) -> tuple[Span, ...]:
+    def _label_spans(
+        self, messages: tuple[Message, ...], literals: tuple[str, ...], texts: list[str]
+    ) -> tuple[Span, ...]:
         spans: list[Span] = []
         at, next_text = 0, 0
         for message in messages:
@@ -140,7 +143,9 @@ class TurnFinder:
         """Length of the end of turn that opens the literal behind an assistant's last text."""
         head = len(literal) - len(literal.lstrip())
         if not literal.startswith(self._end_of_turn, head):
-            raise RefuseSample("unlocatable-turns", f"an assistant turn does not end with {self._end_of_turn!r} but {literal!r}")
+            raise RefuseSample(
+                "unlocatable-turns", f"an assistant turn does not end with {self._end_of_turn!r} but {literal!r}"
+            )
         return head + len(self._end_of_turn)
 
     def _find_end_of_turn(self) -> str:
@@ -212,7 +217,9 @@ def conversation_of(messages: tuple[Message, ...], *, plain_text: bool) -> list[
         if plain_text and all(isinstance(part, Text) for part in message.parts):
             content: Any = "".join(texts_of(message))
         else:
-            content = [{"type": "text", "text": p.text} if isinstance(p, Text) else {"type": p.kind} for p in message.parts]
+            content = [
+                {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": p.kind} for p in message.parts
+            ]
         conversation.append({"role": message.role, "content": content})
     return conversation
 

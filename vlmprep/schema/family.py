@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,8 @@ class Family(Protocol):
     position_axes: int
     """3 with mRoPE, else 1."""
     pad_token_id: int
+    patch_bytes: int
+    """Bytes of one stored patch."""
 
     def measure(self, size: MediaSize) -> MediaCount:
         """Count one medium from its size alone.
@@ -129,5 +131,5 @@ class FamilySettings:
     trust_remote_code: bool = False
     model_config: str | None = None
     """Folder, file or hub name of the model's config; None: the processor's sibling, else the family's defaults."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the processor, such as `max_pixels`."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """Keyword arguments of the processor's from_pretrained, such as ("max_pixels", 1003520)."""

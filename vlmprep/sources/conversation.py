@@ -75,7 +75,8 @@ class RowReader:
         column = next((name for name in wanted if name in record), None)
         if column is None:
             raise RefuseSample(
-                "missing-column", f"no column {' or '.join(map(repr, wanted))}; the row has {', '.join(map(repr, record))}"
+                "missing-column",
+                f"no column {' or '.join(map(repr, wanted))}; the row has {', '.join(map(repr, record))}",
             )
         messages = record[column]
         if not isinstance(messages, list) or not messages:
@@ -97,11 +98,14 @@ class RowReader:
         role_key = tags.get("role_tag") or ("role" if "role" in value else "from")
         content_key = tags.get("content_tag") or ("content" if "content" in value else "value")
         if role_key not in value:
-            raise RefuseSample("missing-role", f"message {at} has no {role_key!r}; it has {', '.join(map(repr, value))}")
+            raise RefuseSample(
+                "missing-role", f"message {at} has no {role_key!r}; it has {', '.join(map(repr, value))}"
+            )
         role = self._role(at, value[role_key])
         if extra := [name for name in TEMPLATE_EXTRAS if value.get(name)]:
             raise RefuseSample(
-                "unsupported-message", f"message {at} has {extra[0]!r}, whose tokens cannot be labelled; fold it into the content"
+                "unsupported-message",
+                f"message {at} has {extra[0]!r}, whose tokens cannot be labelled; fold it into the content",
             )
         parts = self._parts(at, value.get(content_key), media)
         return Message(role=role, parts=parts, learn=_learn(at, value))
@@ -114,14 +118,18 @@ class RowReader:
         }
         known = own.get(role) or ROLES.get(role) if isinstance(role, str) else None
         if known is None:
-            raise RefuseSample("unknown-role", f"message {at} has the role {role!r}; known are {', '.join([*own, *ROLES])}")
+            raise RefuseSample(
+                "unknown-role", f"message {at} has the role {role!r}; known are {', '.join([*own, *ROLES])}"
+            )
         return known
 
     def _parts(self, at: int, content: Any, media: dict[MediaKind, list[Any]]) -> tuple[Part, ...]:
         if isinstance(content, str):
             return tuple(self._tagged_text(content, media))
         if not isinstance(content, list):
-            raise RefuseSample("bad-message", f"the content of message {at} is {_kind(content)}, expected text or parts")
+            raise RefuseSample(
+                "bad-message", f"the content of message {at} is {_kind(content)}, expected text or parts"
+            )
         parts: list[Part] = []
         for piece in content:
             parts.extend(self._content_part(at, piece, media))

@@ -181,7 +181,9 @@ def _check_loader_reads(image: ImageFile.ImageFile, file: IO[bytes], name: str, 
             f"(it reads {', '.join(sorted(TORCHVISION_FORMATS))}); convert it, or use --image-backend pil",
         )
     if image.format == "GIF" and getattr(image, "is_animated", False):
-        raise RefuseSample("animated-image", f"{name} is an animated GIF, which the torchvision loader turns into a clip")
+        raise RefuseSample(
+            "animated-image", f"{name} is an animated GIF, which the torchvision loader turns into a clip"
+        )
     if image.format == "PNG" and _png_bit_depth(file) == 16:
         raise RefuseSample(
             "sixteen-bit-image",

@@ -66,7 +66,9 @@ def _expand(argument: str) -> list[str]:
     if glob.has_magic(argument) and not os.path.exists(argument):
         paths = sorted(glob.glob(argument, recursive=True))
         if not paths:
-            raise StopRun(f"no file matches {argument!r}", "Check the pattern; quote it so that the shell leaves it alone.")
+            raise StopRun(
+                f"no file matches {argument!r}", "Check the pattern; quote it so that the shell leaves it alone."
+            )
     else:
         paths = [argument]
     for path in paths:
@@ -119,7 +121,10 @@ def _read_meta(path: str) -> dict[str, Any] | None:
     if len(lacking) == len(meta):
         return None
     if lacking:
-        raise StopRun(f"{path}: no file_name in {', '.join(map(repr, lacking))}", "Every entry of a meta file names its data file.")
+        raise StopRun(
+            f"{path}: no file_name in {', '.join(map(repr, lacking))}",
+            "Every entry of a meta file names its data file.",
+        )
     return dict(meta)
 
 

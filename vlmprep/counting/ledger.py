@@ -1,0 +1,121 @@
+"""The ledger on disk: a folder of Parquet files, one per chunk of a source.
+
+LEDGER/
+  settings.json                  written first: what every count depends on
+  chunks/<source>/000000.parquet one per chunk, with the digest of what it was counted from
+  ledger.json                    written last: its presence means complete
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.files import publish, read_json
+from vlmprep.schema.ledger import LEDGER, REFUSED
+
+__all__ = ["CHUNK_KEY", "Ledger", "chunk_path", "chunk_signature", "open_ledger", "refusal_counts", "write_chunk"]
+
+CHUNK_KEY = b"vlmprep.counted_from"
+"""Parquet metadata that holds the digest of what a chunk was counted from."""
+SETTINGS_FILE = "settings.json"
+LEDGER_FILE = "ledger.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """A complete ledger."""
+
+    root: Path
+    summary: dict[str, Any]
+    """ledger.json: sources in order, their chunks, totals, digest."""
+    settings: dict[str, Any]
+    """settings.json: processor, fingerprint, limits."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the counts: changes when any row's does."""
+        return str(self.summary["digest"])
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Some columns of all rows, in the order that numbers samples: sources in order, rows in order."""
+        schema = pa.schema([LEDGER.field(name) for name in columns])
+        tables = [
+            pq.read_table(chunk_path(self.root, source["name"], number), columns=list(columns))
+            for source in self.summary["sources"]
+            for number in range(source["num_chunks"])
+        ]
+        return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
+
+
+def open_ledger(root: Path) -> Ledger:
+    """Open a complete ledger.
+
+    Raises:
+        StopRun: There is none, or it is not complete.
+    """
+    summary, settings = read_json(root / LEDGER_FILE), read_json(root / SETTINGS_FILE)
+    if summary is None or settings is None:
+        raise StopRun(
+            f"{root} is no complete ledger",
+            "Run `vlmprep estimate SOURCE... --processor P --out LEDGER`; it resumes what is there.",
+        )
+    return Ledger(root=root, summary=summary, settings=settings)
+
+
+def chunk_path(root: Path, source: str, number: int) -> Path:
+    """Where one chunk's counts lie."""
+    return root / "chunks" / urllib.parse.quote(source, safe=" ") / f"{number:06d}.parquet"
+
+
+def write_chunk(path: Path, records: Iterable[dict[str, Any]], counted_from: str) -> pa.Table:
+    """Publish one chunk's rows.
+
+    Args:
+        path: As `chunk_path` gives it.
+        records: Records of schema.ledger.LEDGER.
+        counted_from: Digest of the rows' bytes and of how they are spelled.
+    """
+    table = pa.Table.from_pylist(list(records), schema=LEDGER.with_metadata({CHUNK_KEY: counted_from.encode()}))
+    with publish(path) as attempt:
+        pq.write_table(table, attempt, compression="zstd", store_schema=True)
+    return table
+
+
+def chunk_signature(path: Path) -> str | None:
+    """What a chunk's counts were made from; None where there are none that can be read."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    found = metadata.get(CHUNK_KEY)
+    return None if found is None else str(found.decode())
+
+
+def refusal_counts(table: pa.Table) -> list[dict[str, Any]]:
+    """Refused rows by reason, most frequent first: reason_code, rows, and one example.
+
+    Args:
+        table: With the columns status, reason_code, reason, source, row.
+    """
+    refused = table.filter(pc.equal(table["status"], REFUSED))
+    grouped = refused.group_by("reason_code", use_threads=False).aggregate(
+        [("row", "count"), ("reason", "first"), ("source", "first"), ("row", "first")]
+    )
+    counts = [
+        {
+            "code": group["reason_code"],
+            "rows": group["row_count"],
+            "example": {"source": group["source_first"], "row": group["row_first"], "reason": group["reason_first"]},
+        }
+        for group in grouped.to_pylist()
+    ]
+    return sorted(counts, key=lambda count: (-count["rows"], count["code"]))

@@ -1,0 +1,117 @@
+"""One sample as the model reads it: its sequence after the shift, its positions and its media inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmprep.schema.conversation import Media, Sample
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.family import Encoded, Family
+from vlmprep.schema.media import Loader, MediaCount, MediaSize
+from vlmprep.schema.packset import IGNORE_INDEX
+
+__all__ = ["Document", "HeaderReader", "build_document", "build_fake_document"]
+
+
+class HeaderReader(Protocol):
+    """Looks at media without decoding them."""
+
+    def image_size(self, medium: Media, loader: Loader) -> MediaSize:
+        """Raises RefuseSample for an image that cannot be used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Document:
+    """One document of a pack, S tokens after the shift."""
+
+    input_ids: NDArray[np.int32]  # [S]
+    labels: NDArray[np.int32]  # [S]: the next token where the loss counts it, else -100
+    position_ids: NDArray[np.int32]  # [S] or [3, S]
+    mm_token_type_ids: NDArray[np.uint8]  # [S]
+    media: tuple[dict[str, NDArray[Any]], ...]
+    """The model's inputs of each medium, in order."""
+    image_sizes: tuple[tuple[int, int], ...]
+    """(height, width) of each original image, upright, in pixels."""
+    num_visual_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_label_tokens(self) -> int:
+        """Tokens that the loss counts."""
+        return int(np.count_nonzero(self.labels != IGNORE_INDEX))
+
+
+def build_document(sample: Sample, *, family: Family, media: HeaderReader, num_tokens: int) -> Document:
+    """Tokenize a sample, decode its media and shift its labels.
+
+    Args:
+        sample: The conversation.
+        family: The model's family.
+        media: Checks headers before anything is decoded.
+        num_tokens: What was counted for this sample, before the shift.
+
+    Raises:
+        RefuseSample: A medium does not decode, or the sample is no longer what was counted.
+    """
+    all_media = sample.media()
+    sizes = [media.image_size(medium, family.loader) for medium in all_media]
+    counts = [family.measure(size) for size in sizes]
+    encoded = family.encode(sample, counts)
+    if encoded.num_tokens != num_tokens:
+        raise RefuseSample(
+            "changed-since-estimate",
+            f"{num_tokens} tokens were counted, {encoded.num_tokens} are there now: media changed since `vlmprep estimate`",
+        )
+    decoded = tuple(_checked_tensors(family, medium, count) for medium, count in zip(all_media, counts, strict=True))
+    return _document(encoded, decoded, counts, tuple((size.height, size.width) for size in sizes), family)
+
+
+def build_fake_document(family: Family) -> Document:
+    """The white image that stands in a pack without media, as a document of its own without labels."""
+    encoded, count, pixels = family.fake_image()
+    return _document(encoded, (family.tensors("image", pixels),), [count], (), family)
+
+
+def _checked_tensors(family: Family, medium: Media, count: MediaCount) -> dict[str, NDArray[Any]]:
+    tensors = family.tensors(medium.kind, family.load(medium))
+    for name, expected in count.inputs.items():
+        if not np.array_equal(tensors[name], expected):
+            raise RefuseSample(
+                "lying-header",
+                f"{medium.location or 'the image inside the row'}: {name} is {tensors[name].tolist()}, "
+                f"its header promised {expected.tolist()}",
+            )
+    return tensors
+
+
+def _document(
+    encoded: Encoded,
+    media: tuple[dict[str, NDArray[Any]], ...],
+    counts: list[MediaCount],
+    image_sizes: tuple[tuple[int, int], ...],
+    family: Family,
+) -> Document:
+    tokens = encoded.expand()
+    small = {
+        name: np.concatenate([tensors[name] for tensors in media])
+        for name in (media[0] if media else ())
+        if not name.startswith("pixel_values")
+    }
+    positions = family.positions(tokens, small)
+    labels = np.where(tokens.is_label, tokens.input_ids, np.int32(IGNORE_INDEX))
+    return Document(
+        input_ids=tokens.input_ids[:-1],
+        labels=labels[1:],
+        position_ids=positions[..., :-1],
+        mm_token_type_ids=tokens.mm_token_type_ids[:-1],
+        media=media,
+        image_sizes=image_sizes,
+        num_visual_tokens=sum(count.num_visual_tokens for count in counts),
+    )

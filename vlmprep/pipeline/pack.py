@@ -1,0 +1,217 @@
+"""Plan to pack set: shards in parallel, each committed with a receipt; then the index, the account of every row, the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+import vlmprep
+from vlmprep.counting.ledger import Ledger
+from vlmprep.families.loading import load_family
+from vlmprep.pipeline.accounts import write_accounts
+from vlmprep.pipeline.lock import output_folder
+from vlmprep.pipeline.packjob import PackJob, SampleLocator, ShardUnit
+from vlmprep.pipeline.planfile import Plan
+from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
+from vlmprep.schema.engine import Engine
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.files import canonical_json, publish, read_json, sha256_file, write_json
+from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, shard_name
+from vlmprep.schema.progress import Progress
+from vlmprep.shardformat.index import write_index
+from vlmprep.shardformat.manifest import FileRecord, Manifest, RowCounts, ShardRecord
+from vlmprep.shards.energon import write_energon_metadata
+from vlmprep.shards.receipts import Receipt, read_receipt
+from vlmprep.sources.spec import SourceSpec
+
+__all__ = ["pack", "source_specs"]
+
+SETTINGS_FILE = "settings.json"
+TOKEN_BYTES = 27
+"""Bytes of a token in a pack's tensors: ids 4, labels 4, mask 2 to 4, positions up to 12, type 1, and room."""
+LOCATOR_COLUMNS = ("source", "row", "row_offset", "row_bytes", "row_xxh3", "num_tokens", "num_patches")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRange:
+    """Which packs a shard holds."""
+
+    shard: int
+    first_pack: int
+    end_pack: int
+
+
+def pack(
+    ledger: Ledger,
+    plan: Plan,
+    counts: CountSettings,
+    settings: PackSettings,
+    out: Path,
+    engine: Engine,
+    progress: Progress,
+) -> Manifest:
+    """Write the pack set of a plan, going on where an earlier run stopped.
+
+    Args:
+        ledger: Where the samples lie and what was counted.
+        plan: Which samples make which pack.
+        counts: How rows and media were read when they were counted.
+        settings: What the shards' bytes depend on beside the plan.
+        out: The pack set.
+        engine: Writes the shards.
+        progress: Is told how far it is.
+
+    Raises:
+        StopRun: `out` holds a pack set of another plan or other settings, or a source changed.
+    """
+    identity = {
+        "plan": {**plan.summary["settings"], "digest": plan.digest},
+        "writing": settings.to_json(),
+        "fingerprint": ledger.settings["fingerprint"],
+        "limits": ledger.settings["limits"],
+        "format": {"vlmprep": vlmprep.__version__},
+    }
+    with output_folder(out):
+        if (found := read_json(out / SETTINGS_FILE)) is not None:
+            refuse_other_settings(f"the pack set {out}", found, identity)
+        if (out / MANIFEST).exists():
+            return Manifest.from_bytes((out / MANIFEST).read_bytes(), str(out))
+        write_json(out / SETTINGS_FILE, identity)
+        job = PackJob(
+            root=out,
+            specs=source_specs(ledger),
+            counts=counts,
+            settings=settings,
+            pack_size=plan.summary["settings"]["pack_size"],
+            fake_image=plan.summary["settings"]["fake_image"],
+            digest=hashlib.sha256(canonical_json(identity)).hexdigest(),
+        )
+        receipts = _write_shards(job, ledger, plan, engine, progress)
+        return _finish(job, ledger, plan, receipts, identity)
+
+
+def source_specs(ledger: Ledger) -> tuple[SourceSpec, ...]:
+    """The sources as the ledger recorded them."""
+    return tuple(
+        SourceSpec(**{name: value for name, value in source.items() if name != "num_chunks"})
+        for source in ledger.summary["sources"]
+    )
+
+
+def _write_shards(job: PackJob, ledger: Ledger, plan: Plan, engine: Engine, progress: Progress) -> list[Receipt]:
+    """All receipts in shard order; only shards without one are written."""
+    table = ledger.read(LOCATOR_COLUMNS)
+    ranges = list(_shard_ranges(plan, table, job))
+    receipts = {
+        shards.shard: receipt for shards in ranges if (receipt := read_receipt(job.root, shards.shard, job.digest))
+    }
+    _remove_stale(job.root, {shard_name(shards.shard) for shards in ranges})
+    done = sum(len(receipt.packs) for receipt in receipts.values())
+    progress.start("Packing", plan.num_packs, "packs", done)
+    units = (_unit(shards, plan, table, job) for shards in ranges if shards.shard not in receipts)
+    for receipt in engine.run(job, units):
+        receipts[receipt.shard] = receipt
+        progress.advance(len(receipt.packs))
+    progress.finish()
+    return [receipts[shards.shard] for shards in ranges]
+
+
+def _shard_ranges(plan: Plan, table: pa.Table, job: PackJob) -> Iterator[ShardRange]:
+    """Consecutive packs up to `shard_bytes` of tensors; a pure function of plan and settings."""
+    patch_bytes = load_family(job.counts.family).patch_bytes
+    patches = table["num_patches"].combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)[plan.samples]
+    sizes = np.add.reduceat(patches, plan.offsets[:-1]) * patch_bytes + plan.num_tokens * TOKEN_BYTES
+    first, room, shard = 0, job.settings.shard_bytes, 0
+    for pack_id, size in enumerate(sizes.tolist()):
+        if pack_id > first and size > room:
+            yield ShardRange(shard=shard, first_pack=first, end_pack=pack_id)
+            first, room, shard = pack_id, job.settings.shard_bytes, shard + 1
+        room -= size
+    yield ShardRange(shard=shard, first_pack=first, end_pack=plan.num_packs)
+
+
+def _unit(shards: ShardRange, plan: Plan, table: pa.Table, job: PackJob) -> ShardUnit:
+    names = {spec.name: number for number, spec in enumerate(job.specs)}
+    samples = plan.samples[plan.offsets[shards.first_pack] : plan.offsets[shards.end_pack]]
+    rows = iter(zip(samples.tolist(), table.take(pa.array(samples)).to_pylist(), strict=True))
+    packs = []
+    for pack_id in range(shards.first_pack, shards.end_pack):
+        size = int(plan.offsets[pack_id + 1] - plan.offsets[pack_id])
+        packs.append(tuple(_locator(*next(rows), names) for _ in range(size)))
+    return ShardUnit(shard=shards.shard, first_pack=shards.first_pack, packs=tuple(packs))
+
+
+def _locator(sample: int, row: dict[str, Any], sources: dict[str, int]) -> SampleLocator:
+    return SampleLocator(
+        sample=sample,
+        source=sources[row["source"]],
+        row=row["row"],
+        row_offset=row["row_offset"],
+        row_bytes=row["row_bytes"],
+        row_xxh3=row["row_xxh3"],
+        num_tokens=row["num_tokens"],
+    )
+
+
+def _remove_stale(root: Path, wanted: set[str]) -> None:
+    """Attempts of runs that died; nothing that is committed and wanted."""
+    for path in sorted((root / "shards").glob(".*.tmp")) + sorted((root / "receipts").glob(".*.tmp")):
+        path.unlink()
+    for path in sorted((root / "shards").glob("*.tar")):
+        if f"shards/{path.name}" not in wanted:
+            path.unlink()
+
+
+def _finish(job: PackJob, ledger: Ledger, plan: Plan, receipts: list[Receipt], identity: dict[str, Any]) -> Manifest:
+    root, family = job.root, load_family(job.counts.family)
+    columns = _index_columns(receipts)
+    with publish(root / PACKS_FILE) as attempt:
+        write_index(attempt, columns)
+    rows = write_accounts(root / SAMPLES_FILE, ledger, plan, receipts)
+    write_energon_metadata(root, {shard_name(receipt.shard): len(receipt.packs) for receipt in receipts})
+    total = {name: int(column.sum()) for name, column in columns.items() if name.startswith("num_")}
+    manifest = Manifest(
+        vlmprep_version=vlmprep.__version__,
+        family=family.name,
+        pack_size=job.pack_size,
+        num_packs=len(columns["shard"]),
+        **total,
+        rows=rows,
+        pad_token_id=family.pad_token_id,
+        position_axes=family.position_axes,
+        pixels=family.pixel_rules(),
+        compression=job.settings.compression,
+        shards=tuple(
+            ShardRecord(name=shard_name(r.shard), size=r.size, sha256=r.sha256, num_packs=len(r.packs))
+            for r in receipts
+        ),
+        files={
+            name: FileRecord(size=(root / name).stat().st_size, sha256=sha256_file(root / name))
+            for name in (PACKS_FILE, SAMPLES_FILE)
+        },
+        settings={**identity["plan"], **identity["writing"], **identity["limits"]},
+        fingerprint=identity["fingerprint"],
+        plan={"digest": plan.digest, "seed": plan.summary["settings"]["seed"]},
+    )
+    with publish(root / MANIFEST) as attempt:
+        attempt.write_bytes(manifest.to_bytes())
+    return manifest
+
+
+def _index_columns(receipts: list[Receipt]) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {}
+    for field in PACKS:
+        values = (
+            [receipt.shard for receipt in receipts for _ in receipt.packs]
+            if field.name == "shard"
+            else [getattr(record, field.name) for receipt in receipts for record in receipt.packs]
+        )
+        columns[field.name] = np.array(values, dtype=field.type.to_pandas_dtype())
+    return columns

@@ -1,0 +1,173 @@
+"""What a worker of the pack stage does: one shard at a time, from source rows to a committed tar and its receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import xxhash
+
+from vlmprep.families.loading import load_family
+from vlmprep.packing.document import Document, build_document, build_fake_document
+from vlmprep.packing.pack import Pack, assemble_pack
+from vlmprep.pipeline.estimate import row_reader
+from vlmprep.pipeline.settings import CountSettings, PackSettings
+from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.packset import shard_name
+from vlmprep.shardformat.pack import encode_pack
+from vlmprep.shardformat.packinfo import FakeImage, PackInfo, SampleRef
+from vlmprep.shards.receipts import PackRecord, Receipt, Refusal, write_receipt
+from vlmprep.shards.writer import ShardWriter
+from vlmprep.sources.media import MediaReader
+from vlmprep.sources.rows import read_row
+from vlmprep.sources.spec import SourceSpec
+
+__all__ = ["PackJob", "SampleLocator", "ShardUnit"]
+
+FAKE_SIDE = 56
+"""Pixels of the fake image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleLocator:
+    """Where a planned sample is read from, and what was counted there."""
+
+    sample: int
+    """Its number in the ledger."""
+    source: int
+    """Which of the job's sources."""
+    row: int
+    row_offset: int
+    row_bytes: int
+    row_xxh3: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardUnit:
+    """One shard to write."""
+
+    shard: int
+    first_pack: int
+    packs: tuple[tuple[SampleLocator, ...], ...]
+    """The samples of each pack."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackJob:
+    """Writes shards."""
+
+    root: Path
+    """The pack set."""
+    specs: tuple[SourceSpec, ...]
+    counts: CountSettings
+    settings: PackSettings
+    pack_size: int
+    fake_image: Literal["pack", "none"]
+    digest: str
+    """Of everything that the shards' bytes depend on."""
+
+    def open(self) -> Callable[[ShardUnit], Receipt]:
+        """The worker's function; loads the processor."""
+        return ShardMaker(self)
+
+
+class ShardMaker:
+    """Makes one shard after another."""
+
+    def __init__(self, job: PackJob) -> None:
+        self._job = job
+        self._family = load_family(job.counts.family)
+        self._media = MediaReader(max_image_pixels=job.counts.max_image_pixels)
+        self._rows = [row_reader(spec, job.counts) for spec in job.specs]
+        self._files: dict[int, IO[bytes]] = {}
+        self._fake = build_fake_document(self._family)
+
+    def __call__(self, unit: ShardUnit) -> Receipt:
+        """Write, commit and receipt one shard."""
+        records: list[PackRecord] = []
+        refused: list[Refusal] = []
+        path = self._job.root / shard_name(unit.shard)
+        with ShardWriter(path) as writer:
+            for pack_id, locators in enumerate(unit.packs, start=unit.first_pack):
+                records.append(self._write_pack(writer, pack_id, locators, refused))
+        receipt = Receipt(
+            shard=unit.shard,
+            first_pack=unit.first_pack,
+            size=writer.size,
+            sha256=writer.sha256,
+            job=self._job.digest,
+            packs=tuple(records),
+            refused=tuple(refused),
+        )
+        write_receipt(self._job.root, receipt)
+        return receipt
+
+    def _write_pack(
+        self, writer: ShardWriter, pack_id: int, locators: tuple[SampleLocator, ...], refused: list[Refusal]
+    ) -> PackRecord:
+        built = list(self._documents(locators, refused))
+        documents = [document for _, document in built]
+        pack = assemble_pack(documents, self._fake_for(documents))
+        assert pack.num_tokens <= self._job.pack_size, f"pack {pack_id}: {pack.num_tokens} tokens were never planned"
+        info = self._info(pack_id, pack, [reference for reference, _ in built])
+        members = encode_pack(info, pack.fields, compression=self._job.settings.compression)
+        offset, size, xxh3 = writer.add_pack(pack_id, members)
+        return PackRecord(
+            offset=offset,
+            size=size,
+            xxh3=xxh3,
+            num_tokens=pack.num_tokens,
+            num_visual_tokens=pack.num_visual_tokens,
+            num_label_tokens=pack.num_label_tokens,
+            num_samples=len(documents),
+            num_images=len(pack.image_sizes),
+            num_videos=0,
+            cost=float(pack.num_visual_tokens),
+        )
+
+    def _documents(
+        self, locators: tuple[SampleLocator, ...], refused: list[Refusal]
+    ) -> Iterator[tuple[SampleRef, Document]]:
+        for locator in locators:
+            try:
+                sample = self._rows[locator.source].sample(locator.row, self._read(locator))
+                document = build_document(sample, family=self._family, media=self._media, num_tokens=locator.num_tokens)
+            except RefuseSample as refusal:
+                refused.append(Refusal(sample=locator.sample, code=refusal.code, reason=refusal.reason))
+                continue
+            yield SampleRef(source=sample.source, row=sample.row, sample_id=sample.sample_id), document
+
+    def _read(self, locator: SampleLocator) -> bytes:
+        path = self._job.specs[locator.source].path
+        if locator.source not in self._files:
+            try:
+                self._files[locator.source] = open(path, "rb")
+            except OSError as error:
+                raise StopRun(f"{path} cannot be read: {error.strerror or error}") from error
+        data = read_row(self._files[locator.source], locator.row_offset, locator.row_bytes)
+        if xxhash.xxh3_64_intdigest(data) != locator.row_xxh3:
+            raise StopRun(
+                f"{path}, row {locator.row}: not the row that was counted",
+                "Run `vlmprep estimate` again, then plan and pack.",
+            )
+        return data
+
+    def _fake_for(self, documents: list[Document]) -> Document | None:
+        """The fake image, for a pack without media; also for one whose samples were all refused, which must hold something."""
+        wanted = self._job.fake_image == "pack" and not any(document.media for document in documents)
+        return self._fake if wanted or not documents else None
+
+    def _info(self, pack_id: int, pack: Pack, references: list[SampleRef]) -> PackInfo:
+        fake = None
+        if pack.fake_length:
+            fake = FakeImage(kind="pack", length=pack.fake_length, height=FAKE_SIDE, width=FAKE_SIDE)
+        return PackInfo(
+            pack_id=pack_id,
+            samples=tuple(references),
+            document_lengths=pack.document_lengths,
+            fake=fake,
+            images=pack.image_sizes,
+        )

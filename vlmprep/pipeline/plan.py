@@ -1,0 +1,149 @@
+"""Ledger to plan: which samples are used, which fit, and what pack each goes to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vlmprep.counting.ledger import Ledger
+from vlmprep.pipeline.lock import output_folder
+from vlmprep.pipeline.planfile import Overlong, Plan, open_plan, write_plan
+from vlmprep.pipeline.settings import PlanSettings, refuse_other_settings
+from vlmprep.planning import PackPlan, plan_packs
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.files import read_json
+from vlmprep.schema.ledger import OK
+
+__all__ = ["STRAGGLER_RANKS", "check_refusal_budget", "make_plan"]
+
+SAMPLE_RATIO_SEED = 42
+"""The reference's own seed for `sample_ratio`."""
+STRAGGLER_RANKS = (8, 64, 512)
+
+
+def make_plan(ledger: Ledger, settings: PlanSettings, out: Path) -> Plan:
+    """Write the plan of a ledger, or open the one that is there.
+
+    Raises:
+        StopRun: `out` holds a plan of another ledger or of other settings, or no sample can be packed.
+    """
+    identity = {"settings": settings.to_json(), "ledger": ledger.digest}
+    with output_folder(out):
+        if (found := read_json(out / "plan.json")) is not None:
+            refuse_other_settings(f"the plan {out}", {name: found[name] for name in identity}, identity)
+            return open_plan(out)
+        table = ledger.read(["status", "num_tokens", "num_visual_tokens", "num_images"])
+        fake_tokens = _fake_tokens(ledger, settings)
+        used, refused = _select(ledger, table, settings, fake_tokens)
+        if not len(used):
+            raise StopRun("no sample can be packed", "`vlmprep inspect` on the ledger shows why rows were refused.")
+        chosen = table.take(pa.array(used))
+        plan = plan_packs(
+            _column(chosen, "num_tokens") - 1,
+            _column(chosen, "num_visual_tokens"),
+            pack_size=settings.pack_size,
+            balance=settings.balance,
+            seed=settings.seed,
+            fake_tokens=fake_tokens,
+        )
+        write_plan(out, plan, used, refused, {**identity, "statistics": statistics(plan, settings.pack_size)})
+    return open_plan(out)
+
+
+def statistics(plan: PackPlan, pack_size: int) -> dict[str, Any]:
+    """What a plan promises."""
+    visual = plan.pack_visual_tokens
+    return {
+        "num_packs": plan.num_packs,
+        "num_samples": len(plan.samples),
+        "num_tokens": int(plan.pack_tokens.sum()),
+        "num_visual_tokens": int(visual.sum()),
+        "min_packs": -(-int(plan.pack_tokens.sum()) // pack_size),
+        "fill": plan.fill,
+        "fake_images": int(np.count_nonzero(plan.needs_fake)),
+        "visual_tokens_per_pack": {
+            "min": int(visual.min()), "mean": float(visual.mean()), "max": int(visual.max())
+        },
+        "straggler_ratio": {
+            str(ranks): plan.straggler_ratio(ranks) for ranks in STRAGGLER_RANKS if ranks <= plan.num_packs
+        },
+    }  # fmt: skip
+
+
+def check_refusal_budget(ledger: Ledger, plan: Plan, max_refused: float) -> None:
+    """Stop before the expensive stage when too many rows are refused.
+
+    Args:
+        ledger: Rows and refusals by reason.
+        plan: Adds the samples that fit into no pack.
+        max_refused: Share of the rows.
+
+    Raises:
+        StopRun: With the reasons, their counts and an example each.
+    """
+    num_rows = ledger.summary["rows"]["all"]
+    reasons = [(r["code"], r["rows"], r["example"]["reason"]) for r in ledger.summary["rows"]["refused"]]
+    if overlong := plan.refused["reason"].to_pylist():
+        reasons.append(("overlong", len(overlong), overlong[0]))
+    num_refused = sum(rows for _, rows, _ in reasons)
+    if num_refused > max_refused * num_rows:
+        lines = "\n".join(f"  {rows:>8}  {code}: e.g. {example}" for code, rows, example in reasons)
+        raise StopRun(
+            f"{num_refused} of {num_rows} rows are refused ({num_refused / num_rows:.2%}), "
+            f"more than --max-refused {max_refused:g} allows:\n{lines}",
+            "Repair the rows, or allow a larger share with --max-refused.",
+        )
+
+
+def _fake_tokens(ledger: Ledger, settings: PlanSettings) -> int:
+    """Tokens of the fake image's document, after the shift."""
+    return int(ledger.settings["fake_image"]["num_tokens"]) - 1 if settings.fake_image == "pack" else 0
+
+
+def _select(
+    ledger: Ledger, table: pa.Table, settings: PlanSettings, fake_tokens: int
+) -> tuple[NDArray[np.int64], list[Overlong]]:
+    """Ledger numbers of the samples to pack, and of those that are too long."""
+    usable = pc.equal(table["status"], OK).to_numpy(zero_copy_only=False) & _within_ratio(ledger, table.num_rows)
+    length = _column(table, "num_tokens") - 1
+    room = settings.pack_size - np.where(_column(table, "num_images") > 0, 0, fake_tokens)
+    fits = length <= room
+    refused = [
+        Overlong(
+            sample=int(sample), reason=_overlong_reason(int(length[sample]), settings.pack_size, int(room[sample]))
+        )
+        for sample in np.flatnonzero(usable & ~fits)
+    ]
+    return np.flatnonzero(usable & fits), refused
+
+
+def _overlong_reason(length: int, pack_size: int, room: int) -> str:
+    beside = "" if room == pack_size else f" less {pack_size - room} for the fake image that a text-only pack needs"
+    return f"{length} tokens after the shift, a pack holds {pack_size}{beside}"
+
+
+def _within_ratio(ledger: Ledger, num_rows: int) -> NDArray[np.bool_]:
+    """Rows that their source's `sample_ratio` draws, by the reference's rule: Random(42).sample over all rows."""
+    sources: Sequence[dict[str, Any]] = ledger.summary["sources"]
+    if all(source["sample_ratio"] == 1 for source in sources):
+        return np.ones(num_rows, dtype=np.bool_)
+    names = ledger.read(["source"])["source"].to_numpy()
+    drawn = np.zeros(num_rows, dtype=np.bool_)
+    for source in sources:
+        rows = np.flatnonzero(names == source["name"])
+        count = int(len(rows) * source["sample_ratio"])
+        drawn[rows[random.Random(SAMPLE_RATIO_SEED).sample(range(len(rows)), count)]] = True
+    return drawn
+
+
+def _column(table: pa.Table, name: str) -> NDArray[np.int64]:
+    """An integer column, 0 where a refused row has none."""
+    filled = pc.fill_null(table[name], 0).combine_chunks()
+    return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64)

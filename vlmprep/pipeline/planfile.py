@@ -1,0 +1,136 @@
+"""The plan on disk.
+
+PLAN/
+  bins.arrow     one row per pack, in pack order: its samples by ledger number, its counts
+  refused.arrow  samples that this plan cannot take, with the reason
+  plan.json      written last: settings, statistics, digest; its presence means complete
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vlmprep.planning.plan import PackPlan
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.files import canonical_json, publish, read_json, write_json
+
+__all__ = ["Overlong", "Plan", "open_plan", "write_plan"]
+
+BINS = pa.schema(
+    [
+        ("samples", pa.large_list(pa.field("item", pa.int64(), nullable=False))),
+        ("num_tokens", pa.int64()),
+        ("num_visual_tokens", pa.int64()),
+        ("needs_fake", pa.bool_()),
+    ]
+)
+"""Tokens after the shift, the fake image's not included."""
+REFUSED = pa.schema([("sample", pa.int64()), ("reason_code", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlong:
+    """A sample that fits into no pack of this size."""
+
+    sample: int
+    """Its number in the ledger."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """A complete plan, its arrays mapped from disk."""
+
+    root: Path
+    summary: dict[str, Any]
+    """plan.json."""
+    samples: NDArray[np.int64]  # [num_samples]: ledger numbers, pack after pack
+    offsets: NDArray[np.int64]  # [num_packs + 1]: where each pack's samples start
+    num_tokens: NDArray[np.int64]  # [num_packs]
+    num_visual_tokens: NDArray[np.int64]  # [num_packs]
+    needs_fake: NDArray[np.bool_]  # [num_packs]
+    refused: pa.Table
+    """sample, reason_code, reason."""
+
+    @property
+    def num_packs(self) -> int:
+        """How many packs there are."""
+        return len(self.num_tokens)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the plan."""
+        return str(self.summary["digest"])
+
+    def bin(self, pack_id: int) -> NDArray[np.int64]:
+        """Ledger numbers of one pack's samples, in order."""
+        return self.samples[self.offsets[pack_id] : self.offsets[pack_id + 1]]
+
+
+def write_plan(
+    root: Path, plan: PackPlan, samples: NDArray[np.int64], refused: Sequence[Overlong], summary: dict[str, Any]
+) -> None:
+    """Publish a plan.
+
+    Args:
+        root: Folder of the plan.
+        plan: Packs of sample numbers 0..n-1.
+        samples: [n] the ledger number of each of these.
+        refused: Samples that it cannot take.
+        summary: Settings and statistics; the digest is added.
+    """
+    chosen = samples[plan.samples]
+    columns = [
+        pa.LargeListArray.from_arrays(pa.array(plan.offsets), pa.array(chosen), type=BINS.field("samples").type),
+        pa.array(plan.pack_tokens, pa.int64()),
+        pa.array(plan.pack_visual_tokens, pa.int64()),
+        pa.array(plan.needs_fake),
+    ]
+    _write(root / "bins.arrow", pa.record_batch(columns, schema=BINS))
+    rows = [{"sample": r.sample, "reason_code": "overlong", "reason": r.reason} for r in refused]
+    _write(root / "refused.arrow", pa.RecordBatch.from_pylist(rows, schema=REFUSED))
+    digest = hashlib.sha256(canonical_json(summary["settings"]) + summary["ledger"].encode())
+    digest.update(np.ascontiguousarray(plan.offsets).tobytes())
+    digest.update(chosen.tobytes())
+    write_json(root / "plan.json", {**summary, "digest": digest.hexdigest()})
+
+
+def open_plan(root: Path) -> Plan:
+    """Open a complete plan.
+
+    Raises:
+        StopRun: There is none.
+    """
+    summary = read_json(root / "plan.json")
+    if summary is None:
+        raise StopRun(f"{root} is no complete plan", "Run `vlmprep plan LEDGER --out PLAN`.")
+    bins = _read(root / "bins.arrow")
+    lists = bins["samples"]
+    return Plan(
+        root=root,
+        summary=summary,
+        samples=lists.values.to_numpy(),
+        offsets=lists.offsets.to_numpy(),
+        num_tokens=bins["num_tokens"].to_numpy(),
+        num_visual_tokens=bins["num_visual_tokens"].to_numpy(),
+        needs_fake=bins["needs_fake"].to_numpy(zero_copy_only=False),
+        refused=pa.Table.from_batches([_read(root / "refused.arrow")]),
+    )
+
+
+def _write(path: Path, batch: pa.RecordBatch) -> None:
+    with publish(path) as attempt, pa.ipc.new_file(str(attempt), batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _read(path: Path) -> pa.RecordBatch:
+    with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+        return reader.get_batch(0)

@@ -1,0 +1,101 @@
+"""What a run is asked to do; each stage's settings are written beside its output and compared on the next run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.family import FamilySettings
+from vlmprep.sources.media import DEFAULT_MAX_IMAGE_PIXELS
+
+__all__ = ["CountSettings", "PackSettings", "PlanSettings", "differences", "refuse_other_settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountSettings:
+    """What the ledger depends on, beside the sources."""
+
+    family: FamilySettings
+    max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS
+    """Images whose header claims more are refused."""
+    allow_outside_media: bool = False
+    allow_remote_media: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_image_pixels < 1:
+            raise StopRun(f"--max-image-pixels is {self.max_image_pixels}, expected at least 1")
+
+    def limits(self) -> dict[str, Any]:
+        """The part that is about media, as JSON."""
+        return {
+            "max_image_pixels": self.max_image_pixels,
+            "allow_outside_media": self.allow_outside_media,
+            "allow_remote_media": self.allow_remote_media,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """What the plan depends on, beside the ledger."""
+
+    pack_size: int = 8192
+    """Tokens that a pack holds at most, after the shift."""
+    balance: Literal["compute", "vt", "none"] = "vt"
+    """What is made equal across packs."""
+    fake_image: Literal["pack", "none"] = "pack"
+    """Whether a pack without media gets a fake image."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pack_size < 2:
+            raise StopRun(f"--pack-size is {self.pack_size}, expected at least 2 tokens")
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackSettings:
+    """What the shards' bytes depend on, beside the plan."""
+
+    pixels: Literal["uint8"] = "uint8"
+    """Form in which pixels are stored."""
+    compression: Literal["zstd", "lz4", "none"] = "zstd"
+    shard_bytes: int = 1 << 30
+    """Bytes of tensors in a shard, before compression; a shard holds at least one pack."""
+
+    def __post_init__(self) -> None:
+        if self.shard_bytes < 1:
+            raise StopRun(f"--shard-bytes is {self.shard_bytes}, expected at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Which settings differ, by dotted name, with both values."""
+    found: list[str] = []
+    for name in sorted(set(old) | set(new)):
+        was, now = old.get(name), new.get(name)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            found.extend(differences(was, now, f"{prefix}{name}."))
+        elif was != now:
+            found.append(f"{prefix}{name} was {was!r}, now {now!r}")
+    return found
+
+
+def refuse_other_settings(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Stop when output was made with other settings.
+
+    Raises:
+        StopRun: Naming every setting that differs.
+    """
+    if found := differences(old, new):
+        raise StopRun(
+            f"{what} was made with other settings: " + "; ".join(found),
+            "Give the same settings to go on with it, or another --out (or delete it) to start anew.",
+        )

@@ -1,0 +1,72 @@
+"""Receipts: what a committed shard holds, written after it; a shard without a valid receipt does not count."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmprep.schema.files import read_json, write_json
+from vlmprep.schema.packset import receipt_name, shard_name
+
+__all__ = ["PackRecord", "Receipt", "Refusal", "read_receipt", "write_receipt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackRecord:
+    """One row of packs.arrow, less the shard."""
+
+    offset: int
+    size: int
+    xxh3: int
+    num_tokens: int
+    num_visual_tokens: int
+    num_label_tokens: int
+    num_samples: int
+    num_images: int
+    num_videos: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A planned sample that could not be packed."""
+
+    sample: int
+    """Its number in the ledger."""
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """One committed shard."""
+
+    shard: int
+    first_pack: int
+    size: int
+    """Bytes."""
+    sha256: str
+    job: str
+    """Digest of everything that the shard's bytes depend on: plan, settings, fingerprint."""
+    packs: tuple[PackRecord, ...]
+    refused: tuple[Refusal, ...]
+
+
+def write_receipt(root: Path, receipt: Receipt) -> None:
+    """Publish a shard's receipt."""
+    write_json(root / receipt_name(receipt.shard), asdict(receipt))
+
+
+def read_receipt(root: Path, shard: int, job: str) -> Receipt | None:
+    """The receipt of a shard that this job committed and that still lies there in full length; else None."""
+    value: dict[str, Any] | None = read_json(root / receipt_name(shard))
+    if value is None or value["job"] != job:
+        return None
+    path = root / shard_name(shard)
+    index = path.with_name(path.name + ".idx")
+    if not index.is_file() or not path.is_file() or path.stat().st_size != value["size"]:
+        return None
+    packs = tuple(PackRecord(**pack) for pack in value["packs"])
+    refused = tuple(Refusal(**refusal) for refusal in value["refused"])
+    return Receipt(**{**value, "packs": packs, "refused": refused})

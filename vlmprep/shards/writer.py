@@ -1,0 +1,102 @@
+"""Writes one shard: packs as plain USTAR members, hashed on the way, published whole.
+
+Members are written in the order that shardformat gives them, key.json first; webdataset's TarWriter would sort them, copy every
+member once more and cannot say where a pack starts. The headers are tarfile's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+import xxhash
+
+from vlmprep.schema.files import publish
+from vlmprep.schema.packset import pack_key
+
+__all__ = ["ShardWriter"]
+
+BLOCK = tarfile.BLOCKSIZE
+OWNER = "vlmprep"
+MODE = 0o444
+
+
+class ShardWriter:
+    """A context that publishes `path` and its Energon index when it is left well, and nothing when it is not.
+
+    Args:
+        path: Where the shard will lie.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        """Bytes written so far."""
+        self._offsets: list[int] = []
+        self._sha256 = hashlib.sha256()
+        self._publication = publish(path)
+
+    def __enter__(self) -> ShardWriter:
+        self._file: BinaryIO = self._publication.__enter__().open("wb", buffering=0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._offsets.append(self.size)
+            self._write(bytes(2 * BLOCK))  # the end of a tar archive
+        self._file.close()
+        self._publication.__exit__(kind, error, trace)
+        if kind is None:
+            write_energon_index(self.path, self._offsets)
+
+    def add_pack(self, pack_id: int, members: Sequence[tuple[str, bytes | memoryview]]) -> tuple[int, int, int]:
+        """Append a pack.
+
+        Args:
+            pack_id: Its number, which makes its key.
+            members: (suffix, content) in the order of the tar.
+
+        Returns:
+            Offset of its first header, bytes up to its end, and the 64-bit XXH3 of these bytes.
+        """
+        offset, digest = self.size, xxhash.xxh3_64()
+        self._offsets.append(offset)
+        for suffix, content in members:
+            header = tar_header(f"{pack_key(pack_id)}.{suffix}", len(content))
+            for piece in (header, content, bytes(-len(content) % BLOCK)):
+                digest.update(piece)
+                self._write(piece)
+        return offset, self.size - offset, digest.intdigest()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of everything written so far, in hexadecimal."""
+        return self._sha256.hexdigest()
+
+    def _write(self, piece: bytes | memoryview) -> None:
+        view = memoryview(piece).cast("B")
+        self._sha256.update(view)
+        self.size += len(view)
+        while len(view):
+            view = view[self._file.write(view) :]
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """The USTAR header of a plain file; the same for the same name and size."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, 0, MODE
+    info.uname = info.gname = OWNER
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def write_energon_index(shard: Path, offsets: Sequence[int]) -> None:
+    """Write `X.tar.idx`: every pack's first header, then the end of the data, as native uint64."""
+    with publish(shard.with_name(shard.name + ".idx")) as attempt:
+        attempt.write_bytes(np.array(offsets, dtype=np.uint64).tobytes())
