@@ -1,0 +1,18 @@
+"""What a training job imports: open a pack set, get one rank's batches, save and load a few bytes of state.
+
+store.py     files of a local folder or an fsspec URL
+packset.py   `open`: packs by number, digests checked
+order.py     which packs a step consumes
+loader.py    `Loader`: one rank's batches, with resume
+collate.py   packs to one batch, with masks.py
+pixels.py    stored uint8 to the processor's floats
+"""
+
+from __future__ import annotations
+
+from vlmprep.runtime import pixels
+from vlmprep.runtime.batch import Batch
+from vlmprep.runtime.loader import Loader
+from vlmprep.runtime.packset import PackSet, open  # noqa: A004 - vlmprep.open is the contract
+
+__all__ = ["Batch", "Loader", "PackSet", "open", "pixels"]

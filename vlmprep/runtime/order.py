@@ -1,0 +1,96 @@
+"""Which packs a step consumes: pure functions of (number of packs, seed, epoch, global batch).
+
+An epoch lists every pack once. Steps take `global_batch` packs at a time from wherever the epoch stands; rank `r` takes
+its `packs_per_rank` from place `r * packs_per_rank` of the step. Neither ranks nor workers enter the order, so what is
+left of an epoch can be dealt to any number of them.
+
+    epoch order   | 7 2 9 0 | 5 1 8 3 | 6 4 . . |        10 packs, global batch 4
+    drop            step 0    step 1                     6 and 4 are left out of this epoch
+    pad             step 0    step 1    6 4 (7 2)        7 and 2 repeat, without labels
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmprep.schema.keyed_order import keyed_order
+
+__all__ = ["StepPlaces", "Tail", "check_tail", "epoch_order", "num_repeats", "num_steps", "step_places"]
+
+Tail: TypeAlias = Literal["drop", "pad"]
+"""What becomes of the packs that do not fill the last step of an epoch."""
+
+
+def check_tail(tail: str) -> None:
+    """Refuse a policy that is not offered.
+
+    Raises:
+        ValueError: It is none of `Tail`.
+    """
+    if tail == "carry":
+        raise ValueError(
+            "tail='carry' (the rest of an epoch opens the next one) is not offered yet; use 'drop' or 'pad'"
+        )
+    if tail not in get_args(Tail):
+        raise ValueError(f"tail must be one of {', '.join(get_args(Tail))}, got {tail!r}")
+
+
+def epoch_order(num_packs: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    """Every pack_id once, in the order of an epoch.
+
+    Args:
+        num_packs: Packs of the set.
+        seed: Any integer.
+        epoch: 0-based.
+        shuffle: False: in pack_id order.
+
+    Returns:
+        [num_packs] int64.
+    """
+    return keyed_order(num_packs, seed, epoch) if shuffle else np.arange(num_packs, dtype=np.int64)
+
+
+def num_steps(num_packs: int, *, consumed: int, global_batch: int, tail: Tail) -> int:
+    """Steps that the rest of an epoch makes.
+
+    Args:
+        num_packs: Packs of the set.
+        consumed: Packs of the epoch that earlier steps took.
+        global_batch: Packs per step, over all ranks.
+        tail: What becomes of the last ones.
+    """
+    rest = max(num_packs - consumed, 0)
+    return rest // global_batch if tail == "drop" else -(-rest // global_batch)
+
+
+def num_repeats(num_packs: int, *, consumed: int, global_batch: int, tail: Tail) -> int:
+    """Packs without labels that fill the last step of the rest of an epoch."""
+    steps = num_steps(num_packs, consumed=consumed, global_batch=global_batch, tail=tail)
+    return max(steps * global_batch - (num_packs - consumed), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepPlaces:
+    """The packs of one step over all ranks."""
+
+    pack_ids: NDArray[np.int64]
+    """[global_batch]."""
+    repeated: NDArray[np.bool_]
+    """[global_batch]: the pack only fills the step; its labels must not count."""
+
+
+def step_places(order: NDArray[np.int64], *, consumed: int, step: int, global_batch: int) -> StepPlaces:
+    """The packs of one step of the rest of an epoch.
+
+    Args:
+        order: [num_packs] int64, the epoch's order.
+        consumed: Packs of the epoch that were taken before step 0.
+        step: 0-based, counted from `consumed`.
+        global_batch: Packs per step.
+    """
+    places = consumed + step * global_batch + np.arange(global_batch)
+    return StepPlaces(pack_ids=order[places % len(order)], repeated=places >= len(order))

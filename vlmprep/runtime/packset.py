@@ -1,0 +1,151 @@
+"""A finished pack set as a map-style data set: `packs[k]` is pack `k`."""
+
+from __future__ import annotations
+
+import os
+from operator import index as as_int
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlmprep.runtime.store import LocalStore, Store, open_store
+from vlmprep.schema.packset import MANIFEST, PACKS_FILE
+from vlmprep.shardformat.errors import BrokenPackSet, broken_pack
+from vlmprep.shardformat.index import PackIndex, map_index, read_index
+from vlmprep.shardformat.manifest import Manifest, ShardRecord, missing_manifest
+from vlmprep.shardformat.members import Array
+from vlmprep.shardformat.pack import check_digest, decode_info, decode_pack
+from vlmprep.shardformat.packinfo import PackInfo
+
+__all__ = ["PackSet", "open"]
+
+
+class PackSet(Dataset[dict[str, Tensor]]):
+    """Packs by number. Cheap to pickle and to fork; made by `open`."""
+
+    def __init__(self, store: Store, manifest: Manifest, index: PackIndex, *, verify: bool) -> None:
+        self.manifest = manifest
+        self.index = index
+        self._store = store
+        self._verify = verify
+
+    def __len__(self) -> int:
+        return self.manifest.num_packs
+
+    def __getitem__(self, pack_id: int) -> dict[str, Tensor]:
+        """A pack's tensors by field, with the dtypes that they are stored in (a uint16 attention_mask becomes int32).
+
+        Pixels are uint8 [patches, channels, height, width], in memory possibly ordered otherwise;
+        `vlmprep.runtime.pixels.restore` turns them into the processor's.
+
+        Raises:
+            IndexError: There is no such pack.
+            BrokenPack: Its bytes are not what the writer wrote.
+        """
+        pack_id = self._checked(pack_id)
+        _, fields = decode_pack(self._read(pack_id), shard=self._where(pack_id), pack_id=pack_id)
+        return {name: _tensor(array) for name, array in fields.items()}
+
+    def info(self, pack_id: int) -> PackInfo:
+        """What a pack says about itself: its samples, document lengths, media sizes and fake image.
+
+        Raises:
+            IndexError: There is no such pack.
+            BrokenPack: Its bytes are not what the writer wrote.
+        """
+        pack_id = self._checked(pack_id)
+        return decode_info(self._read(pack_id), shard=self._where(pack_id), pack_id=pack_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "index": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.index = _open_index(self._store)
+
+    def _checked(self, pack_id: int) -> int:
+        number = as_int(pack_id)
+        if not 0 <= number < len(self):
+            raise IndexError(f"pack {number} of {len(self)}")
+        return number
+
+    def _shard(self, pack_id: int) -> ShardRecord:
+        number = int(self.index.shard[pack_id])
+        if not 0 <= number < len(self.manifest.shards):
+            raise broken_pack(f"{self._store.where}/{PACKS_FILE}", pack_id, f"there is no shard {number}")
+        return self.manifest.shards[number]
+
+    def _where(self, pack_id: int) -> str:
+        return f"{self._store.where}/{self._shard(pack_id).name}"
+
+    def _read(self, pack_id: int) -> memoryview:
+        """The bytes of one pack."""
+        shard, where = self._shard(pack_id), self._where(pack_id)
+        offset, size = int(self.index.offset[pack_id]), int(self.index.size[pack_id])
+        if offset < 0 or size < 0 or offset + size > shard.size:
+            raise broken_pack(
+                where, pack_id, f"{PACKS_FILE} puts it at {offset}+{size} of the shard's {shard.size} bytes"
+            )
+        try:
+            raw = self._store.read_range(shard.name, offset, size)
+        except FileNotFoundError as error:
+            raise broken_pack(where, pack_id, "the shard is missing") from error
+        if len(raw) != size:
+            raise broken_pack(where, pack_id, f"the shard ends after {len(raw)} of its {size} bytes at {offset}")
+        if self._verify:
+            check_digest(raw, int(self.index.xxh3[pack_id]), shard=where, pack_id=pack_id)
+        return raw
+
+
+def open(path: str | os.PathLike[str], *, verify: bool = True) -> PackSet:  # noqa: A001 - vlmprep.open is the contract
+    """Open a finished pack set.
+
+    Args:
+        path: Local folder, or URL of one that fsspec knows.
+        verify: Check the size of every file now, and the digest of every pack when it is read.
+
+    Raises:
+        IncompletePackSet: There is no manifest.
+        NewerFormat: A later release wrote it.
+        BrokenPackSet: A file is missing or has another size than the manifest says.
+    """
+    store = open_store(path)
+    try:
+        manifest = Manifest.from_bytes(store.read(MANIFEST), store.where)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise missing_manifest(store.where) from error
+    if verify:
+        _check_sizes(store, manifest)
+    index = _open_index(store)
+    if len(index) != manifest.num_packs:
+        raise BrokenPackSet(
+            f"{store.where}: {PACKS_FILE} lists {len(index)} packs, {MANIFEST} says {manifest.num_packs}"
+        )
+    return PackSet(store, manifest, index, verify=verify)
+
+
+def _open_index(store: Store) -> PackIndex:
+    if isinstance(store, LocalStore):
+        return map_index(store.root / PACKS_FILE)
+    return read_index(store.read(PACKS_FILE), f"{store.where}/{PACKS_FILE}")
+
+
+def _check_sizes(store: Store, manifest: Manifest) -> None:
+    """Hold the size of every file against the manifest."""
+    expected = {shard.name: shard.size for shard in manifest.shards}
+    expected |= {name: record.size for name, record in manifest.files.items()}
+    for name, size in expected.items():
+        found = store.size(name)
+        if found != size:
+            has = "is missing" if found is None else f"has {found} bytes"
+            raise BrokenPackSet(
+                f"{store.where}/{name} {has}, {MANIFEST} says {size} bytes.",
+                "Restore it from a copy, or delete it with its receipt and the manifest and run `vlmprep pack` again.",
+            )
+
+
+def _tensor(array: Array) -> Tensor:
+    """The array as a tensor, without a copy; uint16, for which torch has few operations, becomes int32."""
+    return torch.from_numpy(array.astype("int32") if array.dtype == "uint16" else array)
