@@ -33,6 +33,16 @@ def processor_dir(tmp_path_factory: pytest.TempPathFactory) -> ProcessorDir:
 
 
 @pytest.fixture(scope="session")
+def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the drawn corpus with its damaged samples; read it, do not write to it."""
+    from vlmprep.demo.corpus import make_corpus
+
+    path = tmp_path_factory.mktemp("corpus")
+    make_corpus(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real photographs, documents, vocabulary and lengths; never the only test of a thing."""
     path = Path(__file__).resolve().parents[2] / "shared" / "data"
