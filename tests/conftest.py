@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from vlmprep.demo.processor import Family
+
+# A first call compiles, and shared machines stall: time is no property of the code under test.
+settings.register_profile("vlmprep", deadline=None)
+settings.load_profile("vlmprep")
 
 
 class ProcessorDir(Protocol):
