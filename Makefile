@@ -7,6 +7,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.vlmprep-installed
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 
@@ -37,15 +38,15 @@ clean:
 # The stamp is made last: an installation that stopped half way is taken up again.
 $(STAMP): pyproject.toml
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-	    for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python); do \
+	    for python in $(PYTHONS); do \
 	        if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	            echo "Creating $(VENV) with $$($$python --version) ($$(command -v $$python))"; \
 	            exec $$python -m venv $(VENV); \
 	        fi; \
 	    done; \
 	    echo "vlmprep needs Python 3.11 or newer with its venv module, and none of these is one:" \
-	        "$(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)." >&2; \
-	    echo "Name one with 'make $(MAKECMDGOALS) PYTHON=/path/to/python3'" \
+	        "$(PYTHONS)." >&2; \
+	    echo "Name one with 'make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python3'" \
 	        "(Debian and Ubuntu: apt install python3-venv)." >&2; \
 	    exit 1; \
 	fi
