@@ -34,7 +34,7 @@ from vlmprep.schema.files import canonical_json, read_json, write_json
 from vlmprep.schema.ledger import OK
 from vlmprep.schema.progress import Progress
 from vlmprep.sources.conversation import RowReader
-from vlmprep.sources.media import MediaReader
+from vlmprep.sources.media import MediaReader, own_the_pixel_limit
 from vlmprep.sources.rows import Chunk, rows_of, scan_chunks
 from vlmprep.sources.spec import SourceSpec, find_sources
 
@@ -75,6 +75,7 @@ class EstimateJob:
 
     def open(self) -> ChunkCounter:
         """The worker's function."""
+        own_the_pixel_limit()
         return ChunkCounter(self.settings)
 
 
@@ -102,7 +103,9 @@ class ChunkCounter:
         if chunk_signature(unit.path) != unit.counted_from:
             return False
         known = pq.read_table(unit.path, columns=["media_state"])["media_state"].to_pylist()
-        return known == [self._media_state(rows, raw.row, raw.data) for raw in rows_of(unit.spec.path, unit.chunk)]
+        return bool(
+            known == [self._media_state(rows, raw.row, raw.data) for raw in rows_of(unit.spec.path, unit.chunk)]
+        )
 
     def _media_state(self, rows: RowReader, row: int, data: bytes) -> int:
         try:

@@ -20,7 +20,7 @@ from vlmprep.shardformat.pack import encode_pack
 from vlmprep.shardformat.packinfo import FakeImage, PackInfo, SampleRef
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal, write_receipt
 from vlmprep.shards.writer import ShardWriter
-from vlmprep.sources.media import MediaReader
+from vlmprep.sources.media import MediaReader, own_the_pixel_limit
 from vlmprep.sources.rows import read_row
 from vlmprep.sources.spec import SourceSpec
 
@@ -71,6 +71,7 @@ class PackJob:
 
     def open(self) -> Callable[[ShardUnit], Receipt]:
         """The worker's function; loads the processor."""
+        own_the_pixel_limit()
         return ShardMaker(self)
 
 

@@ -17,7 +17,7 @@ from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import Loader, MediaSize
 
-__all__ = ["DEFAULT_MAX_IMAGE_PIXELS", "MediaReader", "resolve_location"]
+__all__ = ["DEFAULT_MAX_IMAGE_PIXELS", "MediaReader", "own_the_pixel_limit", "resolve_location"]
 
 DEFAULT_MAX_IMAGE_PIXELS = 89_478_485
 """Pillow's own warning threshold against decompression bombs: a quarter of a gigabyte of RGB."""
@@ -29,6 +29,11 @@ TORCHVISION_FORMATS = frozenset({"JPEG", "PNG", "GIF", "WEBP"})
 """What torchvision.io.decode_image reads without extra packages."""
 TORCHVISION_UPRIGHT_FORMATS = frozenset({"JPEG", "PNG"})
 """Of these, the formats whose EXIF orientation it applies; it ignores XMP and a PNG's eXIf chunk behind the pixels."""
+
+
+def own_the_pixel_limit() -> None:
+    """Take Pillow's global limit away in a process of ours: MediaReader's own holds before anything is decoded."""
+    Image.MAX_IMAGE_PIXELS = None
 
 
 def is_remote(location: str) -> bool:

@@ -1,0 +1,93 @@
+"""Commands that run several stages: what is finished is kept, what is missing is made first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmprep.counting.ledger import LEDGER_FILE, SETTINGS_FILE, Ledger, open_ledger
+from vlmprep.pipeline.estimate import estimate, ledger_settings
+from vlmprep.pipeline.pack import pack
+from vlmprep.pipeline.plan import check_refusal_budget, make_plan
+from vlmprep.pipeline.planfile import Plan, open_plan
+from vlmprep.pipeline.settings import CountSettings, PackSettings, PlanSettings, refuse_other_settings
+from vlmprep.schema.engine import Engine
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.family import FamilySettings
+from vlmprep.schema.progress import Progress
+from vlmprep.shardformat.manifest import Manifest
+
+__all__ = ["PackedRun", "count_settings_of", "is_ledger", "run_pack"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedRun:
+    """What `vlmprep pack` made or found."""
+
+    ledger: Ledger
+    plan: Plan
+    manifest: Manifest
+
+
+def run_pack(
+    arguments: Sequence[str],
+    counts: CountSettings | None,
+    planning: PlanSettings,
+    writing: PackSettings,
+    *,
+    out: Path,
+    plan: Path | None,
+    max_refused: float,
+    engine: Engine,
+    progress: Progress,
+) -> PackedRun:
+    """From sources, or from a ledger, to a pack set.
+
+    Args:
+        arguments: SOURCE arguments, or one ledger.
+        counts: How to count; None takes what the ledger was made with.
+        planning: How to plan.
+        writing: How to write.
+        out: The pack set; ledger and plan go into it where they have no folder of their own.
+        plan: A plan of this ledger that is there already.
+        max_refused: Share of the rows that may be refused.
+        engine: Runs the work.
+        progress: Is told how far it is.
+
+    Raises:
+        StopRun: Any stage cannot go on.
+    """
+    if len(arguments) == 1 and is_ledger(Path(arguments[0])):
+        ledger = open_ledger(Path(arguments[0]))
+        counts = counts or count_settings_of(ledger)
+        refuse_other_settings(f"the ledger {arguments[0]}", ledger.settings, ledger_settings(counts))
+    elif counts is None:
+        raise StopRun(
+            "--processor is missing", "Name the model's processor, for example --processor Qwen/Qwen2.5-VL-7B-Instruct."
+        )
+    else:
+        ledger = estimate(arguments, counts, out / "ledger", engine, progress)
+    made = _plan_of(ledger, plan) if plan else make_plan(ledger, planning, out / "plan")
+    check_refusal_budget(ledger, made, max_refused)
+    manifest = pack(ledger, made, counts, writing, out, engine, progress)
+    return PackedRun(ledger=ledger, plan=made, manifest=manifest)
+
+
+def is_ledger(path: Path) -> bool:
+    """Whether a folder holds a ledger, complete or not."""
+    return (path / LEDGER_FILE).is_file() or ((path / SETTINGS_FILE).is_file() and (path / "chunks").is_dir())
+
+
+def count_settings_of(ledger: Ledger) -> CountSettings:
+    """The settings that a ledger was made with."""
+    processor = dict(ledger.settings["processor"])
+    processor["options"] = tuple((name, value) for name, value in processor["options"])
+    return CountSettings(family=FamilySettings(**processor), **ledger.settings["limits"])
+
+
+def _plan_of(ledger: Ledger, path: Path) -> Plan:
+    plan = open_plan(path)
+    if plan.summary["ledger"] != ledger.digest:
+        raise StopRun(f"the plan {path} was made from another ledger", "Run `vlmprep plan` on this ledger.")
+    return plan
