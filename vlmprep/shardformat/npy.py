@@ -15,8 +15,8 @@ __all__ = ["header_bytes", "parse_header"]
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _ALIGNMENT = 64
-_KINDS = "biuf"
-"""Booleans, integers and floats: what a member may hold."""
+_PLAIN = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
+"""What a member may hold."""
 
 _HEADER = re.compile(rb"\{'descr': '([^']{2,8})', 'fortran_order': False, 'shape': (\([0-9, ]*\)), \} *\n")
 
@@ -27,9 +27,7 @@ def header_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
     Raises:
         ValueError: The dtype is no plain little-endian number.
     """
-    if dtype.kind not in _KINDS or dtype.str.startswith(">"):
-        raise ValueError(f"a pack holds plain little-endian numbers, got dtype {dtype.str!r}")
-    text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)!r}, }}".encode()
+    text = f"{{'descr': {_checked(dtype.str)!r}, 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)!r}, }}".encode()
     used = len(_MAGIC) + 2 + len(text) + 1
     text += b" " * (-used % _ALIGNMENT) + b"\n"
     return _MAGIC + len(text).to_bytes(2, "little") + text
@@ -55,7 +53,7 @@ def parse_header(data: memoryview) -> tuple[np.dtype[np.generic], tuple[int, ...
     match = _HEADER.fullmatch(text)
     if match is None:
         raise ValueError(f".npy header not understood: {text[:80]!r}")
-    dtype = _plain_dtype(match[1].decode("latin-1"))
+    dtype = np.dtype(_checked(match[1].decode("latin-1")))
     shape = tuple(int(n) for n in re.findall(rb"\d+", match[2]))
     expected = offset + dtype.itemsize * math.prod(shape)
     if len(data) != expected:
@@ -63,7 +61,7 @@ def parse_header(data: memoryview) -> tuple[np.dtype[np.generic], tuple[int, ...
     return dtype, shape, offset
 
 
-def _plain_dtype(descr: str) -> np.dtype[np.generic]:
-    if re.fullmatch(r"[<|][biuf]\d{1,2}", descr) is None:
+def _checked(descr: str) -> str:
+    if descr not in _PLAIN:
         raise ValueError(f"a pack holds plain little-endian numbers, got dtype {descr!r}")
-    return np.dtype(descr)
+    return descr
