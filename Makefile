@@ -25,7 +25,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy vlmprep tests $(wildcard scripts/*.py examples/*.py)
 	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)
