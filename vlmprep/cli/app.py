@@ -44,7 +44,7 @@ def _run() -> int:
     except OSError as error:
         _show(str(error), "What was finished is kept; mend this and run the same command again.")
         return STOPPED
-    except Exception as error:  # the last boundary: a person gets a sentence, and the trace when it is asked for
+    except Exception as error:  # noqa: BLE001 - the last boundary: a person gets a sentence, and the trace on request
         return _usage_or_defect(error)
     return 0
 

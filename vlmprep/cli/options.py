@@ -17,6 +17,7 @@ from vlmprep.schema.family import FamilySettings
 from vlmprep.sources.media import DEFAULT_MAX_IMAGE_PIXELS
 
 __all__ = [
+    "DEFAULT_MAX_IMAGE_PIXELS",
     "DEFAULT_WORKERS",
     "AllowOutsideMedia",
     "AllowRemoteMedia",

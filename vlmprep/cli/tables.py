@@ -84,7 +84,8 @@ def packset_tables(manifest: Manifest, where: str) -> list[RenderableType]:
     all_rows = manifest.rows.packed + manifest.rows.refused + manifest.rows.unused
     rows = {
         "where": escape(where),
-        "packs": f"{quantity(manifest.num_packs)} of {quantity(manifest.pack_size)} tokens in {quantity(len(manifest.shards))} shards",
+        "packs": f"{quantity(manifest.num_packs)} of {quantity(manifest.pack_size)} tokens "
+        f"in {quantity(len(manifest.shards))} shards",
         "fill": f"{manifest.num_tokens / (manifest.num_packs * manifest.pack_size):.2%}",
         "rows packed": share(manifest.rows.packed, all_rows),
         "rows refused": share(manifest.rows.refused, all_rows),

@@ -69,6 +69,7 @@ def count_row(
         record["status"] = OK
     except RefuseSample as refusal:
         record |= {"status": REFUSED, "reason": refusal.reason, "reason_code": refusal.code}
+        record["sample_id"] = refusal.sample_id or record["sample_id"]
     return record
 
 

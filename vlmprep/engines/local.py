@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import torch
+
 from vlmprep.schema.engine import Job, Worker
 from vlmprep.schema.errors import StopRun
 
@@ -81,6 +83,7 @@ def _open_worker(job: Job[Any, Any]) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
     _worker = job.open()
 
 

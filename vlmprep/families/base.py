@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,6 +26,9 @@ __all__ = ["FAKE_IMAGE_SIDE", "BaseFamily"]
 FAKE_IMAGE_SIDE = 56
 """Pixels; the reference's fake image, which every Qwen processor makes its smallest of."""
 
+COUNTS_KEPT = 65_536
+"""Image sizes whose counts are remembered."""
+
 
 class BaseFamily(ABC):
     """The part of the Family interface that holds for every processor of transformers.
@@ -46,20 +50,35 @@ class BaseFamily(ABC):
         self._keep_control_text = keep_control_text
         self._turns = TurnFinder(processor, self._control_tokens)
         self._encoder = PlaceholderEncoder(processor)
-        self._counts: dict[tuple[str, int, int], MediaCount] = {}
+        self._measured = functools.lru_cache(maxsize=COUNTS_KEPT)(self._measure)
 
     def measure(self, size: MediaSize) -> MediaCount:
         """Count one medium from its size alone; see Family."""
-        key = (size.kind, size.height, size.width)
-        if key not in self._counts:
-            if size.kind not in self.kinds:
-                raise RefuseSample("unsupported-media", f"{self.name} samples with {size.kind} are not packed yet")
-            self._counts[key] = self._measure_image(size.height, size.width)
-        return self._counts[key]
+        if size.kind not in self.kinds:
+            raise RefuseSample("unsupported-media", f"{self.name} samples with {size.kind} are not packed yet")
+        return self._measured(size.height, size.width)
+
+    def _measure(self, height: int, width: int) -> MediaCount:
+        inputs, num_patches, num_visual_tokens = self._image_inputs(height, width)
+        replacement, run_lengths = self._encoder.shorten(self.processor.replace_image_token(inputs, 0))
+        return MediaCount(
+            num_visual_tokens=num_visual_tokens,
+            num_patches=num_patches,
+            replacement=replacement,
+            run_lengths=run_lengths,
+            inputs=inputs,
+        )
 
     @abstractmethod
-    def _measure_image(self, height: int, width: int) -> MediaCount:
-        """Count an image of upright `height` x `width` pixels."""
+    def _image_inputs(self, height: int, width: int) -> tuple[dict[str, NDArray[Any]], int, int]:
+        """What the image processor would return beside pixels for an upright image of this size in pixels.
+
+        Returns:
+            The small media inputs, the number of patches, and the number of visual tokens.
+
+        Raises:
+            RefuseSample: The processor does not take an image of this shape.
+        """
 
     def encode(self, sample: Sample, counts: Sequence[MediaCount]) -> Encoded:
         """Render, tokenize and label one conversation; see Family."""

@@ -64,7 +64,7 @@ class PlaceholderEncoder:
         ids = np.array(encoding.ids, dtype=np.int32)
         types = self._types(ids)
         repeats = np.ones(len(ids), dtype=np.int32)
-        placeholders = np.flatnonzero(np.isin(ids, self._token_ids))
+        placeholders = np.flatnonzero(self._is_placeholder(ids))
         if len(placeholders) != len(run_lengths):
             raise RefuseSample(
                 "tag-mismatch",
@@ -78,18 +78,16 @@ class PlaceholderEncoder:
     def _collapse(
         self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]
     ) -> tuple[str, Sequence[tuple[int, int]], list[int]]:
-        """The text with each medium's replacement in its short form, moved spans, and the runs' true lengths."""
+        """The text with each medium's replacement in it, the spans moved along, and the runs' true lengths."""
         if not counts:
             return rendered.text, rendered.label_spans, []
-        short: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        lengths: dict[str, list[list[int]]] = {kind: [] for kind in KINDS}
-        for count, kind in zip(counts, kinds, strict=True):
-            text, runs = self._shorten(count.replacement)
-            short[kind].append(text)
-            lengths[kind].append(runs)
+        if len(set(kinds)) == 1 and all(count.replacement in self._tokens for count in counts):
+            # Each placeholder stays as it is, only longer: nothing moves.
+            return rendered.text, rendered.label_spans, [n for count in counts for n in count.run_lengths]
+        of_kind = {kind: [count for count, k in zip(counts, kinds, strict=True) if k == kind] for kind in KINDS}
         try:
             (text,), (moves,) = self._processor.get_text_with_replacements(
-                [rendered.text], short["image"], short["video"], short["audio"]
+                [rendered.text], *([count.replacement for count in of_kind[kind]] for kind in KINDS)
             )
         except StopIteration:
             raise RefuseSample(
@@ -97,7 +95,7 @@ class PlaceholderEncoder:
             ) from None
         if len(moves) != len(counts):
             raise RefuseSample("tag-mismatch", f"the template wrote {len(moves)} placeholders for {len(counts)} media")
-        run_lengths = [length for move in moves for length in lengths[move["type"]].pop(0)]
+        run_lengths = [length for move in moves for length in of_kind[move["type"]].pop(0).run_lengths]
         ends = np.array([move["span"][1] for move in moves])
         gained = np.array([0, *(move["new_span"][1] - move["span"][1] for move in moves)])
 
@@ -106,16 +104,26 @@ class PlaceholderEncoder:
 
         return text, [(moved(start), moved(end)) for start, end in rendered.label_spans], run_lengths
 
-    def _shorten(self, replacement: str) -> tuple[str, list[int]]:
-        """Write every run of placeholders once; how long the runs were."""
+    def shorten(self, replacement: str) -> tuple[str, tuple[int, ...]]:
+        """Write every run of placeholders in a replacement once.
+
+        Returns:
+            The short text, and how long each run was.
+        """
         lengths: list[int] = []
 
         def once(match: re.Match[str]) -> str:
-            token = next(t for t in self._tokens if match[0].startswith(t))
+            token = next(token for token in self._tokens if match[0].startswith(token))
             lengths.append(len(match[0]) // len(token))
             return token
 
-        return self._runs.sub(once, replacement), lengths
+        return self._runs.sub(once, replacement), tuple(lengths)
+
+    def _is_placeholder(self, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+        found = np.zeros(len(ids), dtype=np.bool_)
+        for token in self._token_ids:
+            found |= ids == token
+        return found
 
     def _types(self, ids: NDArray[np.int32]) -> NDArray[np.uint8]:
         types = np.zeros(len(ids), dtype=np.uint8)

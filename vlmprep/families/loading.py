@@ -42,14 +42,15 @@ def load_processor(settings: FamilySettings) -> Any:
     Raises:
         StopRun: It cannot be loaded.
     """
-    from transformers import AutoImageProcessor, AutoProcessor
+    import transformers
 
+    auto: Any = transformers  # its from_pretrained methods are untyped
     where: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
     where["trust_remote_code"] = settings.trust_remote_code
     try:
-        processor = AutoProcessor.from_pretrained(settings.processor, **where, **dict(settings.options))
+        processor = auto.AutoProcessor.from_pretrained(settings.processor, **where, **dict(settings.options))
         if settings.image_backend is not None:
-            processor.image_processor = AutoImageProcessor.from_pretrained(
+            processor.image_processor = auto.AutoImageProcessor.from_pretrained(
                 settings.processor, backend=settings.image_backend, **where, **dict(settings.options)
             )
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:

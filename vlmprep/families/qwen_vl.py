@@ -13,7 +13,6 @@ from vlmprep.families.base import BaseFamily, first_line
 from vlmprep.families.mrope import MropePositions
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Tokens
-from vlmprep.schema.media import MediaCount
 from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["Qwen2VL", "Qwen3VL", "Qwen25VL"]
@@ -54,7 +53,7 @@ class Qwen2VL(BaseFamily):
 
         return Qwen2VLModel, Qwen2VLConfig
 
-    def _measure_image(self, height: int, width: int) -> MediaCount:
+    def _image_inputs(self, height: int, width: int) -> tuple[dict[str, NDArray[Any]], int, int]:
         images = self._images
         try:
             resized = self._smart_resize(
@@ -67,13 +66,8 @@ class Qwen2VL(BaseFamily):
         except ValueError as error:
             raise RefuseSample("image-shape", f"a {width} x {height} image: {first_line(error)}") from error
         grid = np.array([[1, resized[0] // images.patch_size, resized[1] // images.patch_size]], dtype=np.int64)
-        inputs = {"image_grid_thw": grid}
-        return MediaCount(
-            num_visual_tokens=int(grid.prod()) // images.merge_size**2,
-            num_patches=int(grid.prod()),
-            replacement=self.processor.replace_image_token(inputs, 0),
-            inputs=inputs,
-        )
+        num_patches = int(grid.prod())
+        return {"image_grid_thw": grid}, num_patches, num_patches // images.merge_size**2
 
     def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
         """One decoded image as `pixel_values` uint8 [patches, 3, patch, patch] and `image_grid_thw` [1, 3] int64.

@@ -1,4 +1,4 @@
-"""Where the assistant's words lie in the rendered chat template, found by construction.
+r"""Where the assistant's words lie in the rendered chat template, found by construction.
 
 Two ways, neither of which searches the text for markers:
 
@@ -7,7 +7,7 @@ Two ways, neither of which searches the text for markers:
 *Layout.* Any other template is rendered once per shape of conversation (roles and kinds of parts) with a sentinel in place of
 every text. What stands between the sentinels is the template's own text:
 
-    <|im_start|>user\\n [0] <|im_end|>\\n<|im_start|>assistant\\n [1] <|im_end|>\\n
+    <|im_start|>user\n [0] <|im_end|>\n<|im_start|>assistant\n [1] <|im_end|>\n
     literals:  l0            l1                                       l2
 
 A real conversation must then render to l0 + text0 + l1 + text1 + l2, character for character, which is checked for every sample;
@@ -184,8 +184,9 @@ class TurnFinder:
         )
 
     def _render(self, conversation: list[dict[str, Any]], *, marks: bool = False) -> tuple[str, list[Span]]:
+        render: Any = render_jinja_template  # annotated as returning text alone
         try:
-            texts, spans = render_jinja_template(
+            texts, spans = render(
                 conversations=[conversation],
                 chat_template=self.template,
                 return_assistant_tokens_mask=marks,

@@ -1,0 +1,1 @@
+"""Samples to documents to the tensors of a pack."""

@@ -1,0 +1,1 @@
+"""The stages, each resumable: estimate, plan, pack, verify; and what can be seen of their outputs."""

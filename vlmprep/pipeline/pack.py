@@ -21,12 +21,11 @@ from vlmprep.pipeline.packjob import PackJob, SampleLocator, ShardUnit
 from vlmprep.pipeline.planfile import Plan
 from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
-from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, sha256_file, write_json
 from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, shard_name
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.index import write_index
-from vlmprep.shardformat.manifest import FileRecord, Manifest, RowCounts, ShardRecord
+from vlmprep.shardformat.manifest import FileRecord, Manifest, ShardRecord
 from vlmprep.shards.energon import write_energon_metadata
 from vlmprep.shards.receipts import Receipt, read_receipt
 from vlmprep.sources.spec import SourceSpec

@@ -145,7 +145,7 @@ class ShardMaker:
         path = self._job.specs[locator.source].path
         if locator.source not in self._files:
             try:
-                self._files[locator.source] = open(path, "rb")
+                self._files[locator.source] = open(path, "rb")  # noqa: SIM115 - one for all shards of this worker
             except OSError as error:
                 raise StopRun(f"{path} cannot be read: {error.strerror or error}") from error
         data = read_row(self._files[locator.source], locator.row_offset, locator.row_bytes)

@@ -21,6 +21,8 @@ class RefuseSample(VlmprepError):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.sample_id: str | None = None
+        """The row's own id, where the row could be read that far."""
 
     def __str__(self) -> str:
         return self.reason

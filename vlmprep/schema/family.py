@@ -56,17 +56,35 @@ class Encoded:
 class Family(Protocol):
     """A model family, wrapped around the model's own Hugging Face processor."""
 
-    name: str
-    """As in the model's config: qwen2_5_vl."""
-    loader: Loader
-    """Which of transformers' loaders decodes the images."""
-    kinds: frozenset[str]
-    """Kinds of media that vlmprep packs for this family."""
-    position_axes: int
-    """3 with mRoPE, else 1."""
-    pad_token_id: int
-    patch_bytes: int
-    """Bytes of one stored patch."""
+    @property
+    def name(self) -> str:
+        """As in the model's config: qwen2_5_vl."""
+        ...
+
+    @property
+    def loader(self) -> Loader:
+        """Which of transformers' loaders decodes the images."""
+        ...
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of media that vlmprep packs for this family."""
+        ...
+
+    @property
+    def position_axes(self) -> int:
+        """3 with mRoPE, else 1."""
+        ...
+
+    @property
+    def pad_token_id(self) -> int:
+        """What fills a batch behind the shorter packs."""
+        ...
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of one stored patch."""
+        ...
 
     def measure(self, size: MediaSize) -> MediaCount:
         """Count one medium from its size alone.

@@ -37,6 +37,8 @@ class MediaCount:
     num_patches: int
     """Rows of the pixel field."""
     replacement: str
-    """Text that the family's processor puts where the template left one placeholder."""
+    """What the family's processor puts where the template left one placeholder, every run of placeholders written once."""
+    run_lengths: tuple[int, ...]
+    """How long these runs are, in order."""
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     """Small media inputs that depend on the size alone, such as `image_grid_thw` [1, 3] int64."""

@@ -1,0 +1,1 @@
+"""Committed shards: tar files, their receipts, and what other readers need beside them."""

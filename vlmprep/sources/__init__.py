@@ -1,0 +1,1 @@
+"""Raw conversations: which files, which rows, what they say, where their media lie."""

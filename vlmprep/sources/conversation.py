@@ -60,6 +60,15 @@ class RowReader:
             RefuseSample: The row is no JSON object, is not UTF-8, or does not make a conversation.
         """
         record = parse_record(row, data)
+        own_id = sample_id(record, row)
+        try:
+            messages = self._converted(record)
+        except RefuseSample as refusal:
+            refusal.sample_id = own_id
+            raise
+        return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages)
+
+    def _converted(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
         media = {kind: self._media_column(record, kind) for kind in MEDIA_COLUMNS}
         messages = tuple(self._message(at, value, media) for at, value in enumerate(self._messages(record)))
         for kind, left in media.items():
@@ -68,7 +77,7 @@ class RowReader:
                 raise RefuseSample(
                     "tag-mismatch", f"{tags} <{kind}> tags, {tags + len(left)} {kind}s: each needs the other"
                 )
-        return Sample(source=self.spec.name, row=row, sample_id=sample_id(record, row), messages=messages)
+        return messages
 
     def _messages(self, record: Mapping[str, Any]) -> list[Any]:
         wanted = (self.spec.columns["messages"],) if "messages" in self.spec.columns else MESSAGE_COLUMNS

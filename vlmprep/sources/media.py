@@ -143,7 +143,7 @@ class MediaReader:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = cast(ImageFile.ImageFile, Image.open(file))
+                image = Image.open(file)
         except UnidentifiedImageError:
             raise RefuseSample("not-an-image", f"{name} is not an image that can be read") from None
         except Image.DecompressionBombError as error:

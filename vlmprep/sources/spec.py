@@ -40,7 +40,7 @@ class SourceSpec:
         _check_keys(self.name, "columns", self.columns, COLUMNS)
         _check_keys(self.name, "tags", self.tags, TAGS)
         ratio = self.sample_ratio
-        if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0.0 <= ratio <= 1.0:
+        if type(ratio) not in (int, float) or not 0.0 <= ratio <= 1.0:
             raise StopRun(f"source {self.name!r}: sample_ratio is {ratio!r}, expected a number from 0 to 1")
 
 
