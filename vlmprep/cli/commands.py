@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vlmprep.cli import estimate, pack, plan
+from vlmprep.cli import demo, estimate, pack, plan
 
-__all__ = ["estimate", "pack", "plan"]
+__all__ = ["demo", "estimate", "pack", "plan"]

@@ -1,0 +1,132 @@
+"""`vlmprep demo`: the whole path on a small corpus drawn on the spot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vlmprep.cli import options as o
+from vlmprep.cli.app import app
+from vlmprep.cli.console import progress_bars, results
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.family import FamilySettings
+from vlmprep.shardformat.manifest import Manifest
+
+__all__ = ["demo"]
+
+PACK_SIZE = 2048
+MAX_PIXELS = 200_704
+"""Of the demo's processor: images of at most 256 visual tokens."""
+MAX_REFUSED = 0.1
+"""A dozen samples are damaged on purpose."""
+SHARD_BYTES = 8 << 20
+NUM_RANKS = 2
+NUM_BATCHES = 3
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that the demo is made in.")] = Path("vlmprep-demo"),
+    samples: Annotated[int, typer.Option("--samples", help="Conversations to make.", min=20)] = 200,
+    workers: o.Workers = 0,
+) -> None:
+    """Draw a small corpus, build a processor, run estimate, plan and pack, and stream a few batches."""
+    if out.exists() and not (out / "corpus").is_dir() and any(out.iterdir()):
+        raise StopRun(f"{out} is there and is no demo", "Give another folder with --out.")
+    corpus, processor, packset = out / "corpus", out / "processor", out / "packset"
+    with _step("Drew pictures, pages and charts, with conversations about them", corpus):
+        _make_inputs(corpus, processor, samples)
+    with _step("Counted every sample, laid them into packs, wrote the packs", packset):
+        manifest, refused = _pack(corpus / "meta.json", processor, packset, workers)
+    with _step(f"Streamed {NUM_BATCHES} steps to {NUM_RANKS} ranks", None):
+        streamed = _stream(packset)
+    from vlmprep.cli.tables import packset_tables, refusal_table
+
+    results.print()
+    results.print(*packset_tables(manifest, str(packset)), "", refusal_table(refused[:4]), "", streamed, sep="\n")
+    if len(refused) > 4:
+        results.print(f"  ... and {len(refused) - 4} more reasons; each damaged on purpose, none of them in a pack")
+    results.print(_next_steps(out))
+
+
+@contextmanager
+def _step(what: str, where: Path | None) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    place = f"  [dim]{escape(str(where))}[/dim]" if where else ""
+    results.print(f"[green]ok[/green]  {what}{place}  [dim]{time.perf_counter() - start:.1f} s[/dim]", soft_wrap=True)
+
+
+def _make_inputs(corpus: Path, processor: Path, samples: int) -> None:
+    from vlmprep.demo.corpus import make_corpus
+    from vlmprep.demo.processor import save_processor
+
+    if not (corpus / "meta.json").exists():
+        make_corpus(corpus, num_samples=samples)
+    if not (processor / "processor_config.json").exists():
+        save_processor(processor, max_pixels=MAX_PIXELS)
+
+
+def _pack(meta: Path, processor: Path, packset: Path, workers: int) -> tuple[Manifest, list[dict[str, Any]]]:
+    from vlmprep.pipeline.run import run_pack
+    from vlmprep.pipeline.settings import CountSettings, PackSettings, PlanSettings
+
+    with progress_bars(quiet=False) as progress:
+        done = run_pack(
+            [str(meta)],
+            CountSettings(family=FamilySettings(processor=str(processor))),
+            PlanSettings(pack_size=PACK_SIZE),
+            PackSettings(shard_bytes=SHARD_BYTES),
+            out=packset,
+            plan=None,
+            max_refused=MAX_REFUSED,
+            engine=o.make_engine(o.EngineName.LOCAL, workers),
+            progress=progress,
+        )
+    return done.manifest, done.ledger.summary["rows"]["refused"]
+
+
+def _stream(packset: Path) -> Table:
+    """The first steps of an epoch, as two ranks see them."""
+    import vlmprep
+
+    packs = vlmprep.open(packset)
+    table = Table(
+        "step", "rank", "pack", "documents", "tokens", "label tokens in step", "pixel_values", box=None, title_style="bold",
+        title="What a training loop gets", title_justify="left",
+    )  # fmt: skip
+    loaders = [
+        vlmprep.Loader(packs, dp_rank=rank, dp_world_size=NUM_RANKS, collate="hf", seed=0) for rank in range(NUM_RANKS)
+    ]
+    for step, batches in zip(range(NUM_BATCHES), zip(*loaders, strict=True), strict=False):
+        for rank, batch in enumerate(batches):
+            (pack_id,) = batch.pack_ids
+            pixels = f"{list(batch['pixel_values'].shape)} {str(batch['pixel_values'].dtype).removeprefix('torch.')}"
+            table.add_row(
+                str(step), str(rank), str(pack_id), str(int(packs.index.num_samples[pack_id])),
+                str(batch["input_ids"].shape[-1]), str(batch.num_label_tokens_in_step), pixels,
+            )  # fmt: skip
+    return table
+
+
+def _next_steps(out: Path) -> str:
+    packset = escape(str(out / "packset"))
+    return f"""
+[bold]Try next[/bold]
+  vlmprep inspect {packset}                 what is in it
+  vlmprep inspect {packset} --pack 0        one pack, with what is trained on
+  vlmprep verify {packset}                  every digest and invariant
+  vlmprep pack YOUR.jsonl --processor Qwen/Qwen2.5-VL-7B-Instruct --out PACKSET
+
+[bold]Train from it[/bold]
+  packs = vlmprep.open("{packset}")
+  for batch in vlmprep.Loader(packs, collate="hf"):
+      model(**batch).loss.backward()
+"""
