@@ -48,7 +48,7 @@ def make_document(model: Any, recipe: Recipe, *, seed: int, labelled: bool = Tru
     rng = np.random.default_rng(seed)
     ids, kinds, grids = _tokens(model.config, recipe, rng)
     labels = np.where((kinds[1:] == 0) & (np.arange(len(ids) - 1) % 2 == 0) & labelled, ids[1:], -100)
-    fields = {
+    fields: dict[str, NDArray[Any]] = {
         "input_ids": ids[:-1].astype(np.int32),
         "labels": labels.astype(np.int32),
         "position_ids": _positions(model, ids, kinds, grids)[:, :-1].astype(np.int32),

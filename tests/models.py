@@ -46,7 +46,7 @@ def tiny_model(
         The model; its weights are large enough for one token to change every logit that may see it.
     """
     torch.manual_seed(seed)
-    tokens = {
+    tokens: dict[str, Any] = {
         "image_token_id": image_token_id,
         "video_token_id": video_token_id,
         "vision_start_token_id": vision_start_token_id,
@@ -75,14 +75,21 @@ def _text(vocab_size: int, rope: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _qwen2_vl(vocab_size: int, patch_size: int, tokens: dict[str, int]) -> Any:
+def _qwen2_vl(vocab_size: int, patch_size: int, tokens: dict[str, Any]) -> Any:
     from transformers import Qwen2VLConfig
 
-    vision = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "hidden_size": _HIDDEN, "patch_size": patch_size}
+    vision = {
+        "depth": 2,
+        "embed_dim": 32,
+        "num_heads": 2,
+        "mlp_ratio": 2,
+        "hidden_size": _HIDDEN,
+        "patch_size": patch_size,
+    }
     return Qwen2VLConfig(text_config=_text(vocab_size, dict(_ROPE)), vision_config=vision, **tokens)
 
 
-def _qwen2_5_vl(vocab_size: int, patch_size: int, tokens: dict[str, int]) -> Any:
+def _qwen2_5_vl(vocab_size: int, patch_size: int, tokens: dict[str, Any]) -> Any:
     from transformers import Qwen2_5_VLConfig
 
     vision = {
@@ -98,7 +105,7 @@ def _qwen2_5_vl(vocab_size: int, patch_size: int, tokens: dict[str, int]) -> Any
     return Qwen2_5_VLConfig(text_config=_text(vocab_size, dict(_ROPE)), vision_config=vision, **tokens)
 
 
-def _qwen3_vl(vocab_size: int, patch_size: int, tokens: dict[str, int]) -> Any:
+def _qwen3_vl(vocab_size: int, patch_size: int, tokens: dict[str, Any]) -> Any:
     from transformers import Qwen3VLConfig
 
     vision = {

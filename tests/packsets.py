@@ -33,7 +33,10 @@ _COLUMNS = [
     ("offset", pa.int64()),
     ("size", pa.int64()),
     ("xxh3", pa.uint64()),
-    *((f"num_{name}", pa.int32()) for name in ("tokens", "visual_tokens", "label_tokens", "samples", "images", "videos")),
+    *(
+        (f"num_{name}", pa.int32())
+        for name in ("tokens", "visual_tokens", "label_tokens", "samples", "images", "videos")
+    ),
     ("cost", pa.float64()),
 ]
 
@@ -176,7 +179,9 @@ def _members(pack_id: int, pack: WrittenPack, compression: str) -> list[tuple[st
             members.append((f"{name}.npy.{ending}", pa.Codec(compression).compress(npy, asbytes=True)))
     info = {
         "pack_id": pack_id,
-        "samples": [{"source": "made", "row": d, "sample_id": f"{pack_id}-{d}"} for d in range(len(pack.document_lengths))],
+        "samples": [
+            {"source": "made", "row": d, "sample_id": f"{pack_id}-{d}"} for d in range(len(pack.document_lengths))
+        ],
         "document_lengths": list(pack.document_lengths),
         "fake": pack.fake,
         "images": [list(size) for size in pack.images],

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import vlmprep
-from tests.documents import Document, fake_document, lay_pack, make_document
+from tests.documents import Document, Recipe, fake_document, lay_pack, make_document
 from tests.models import Family, tiny_model
 from tests.packsets import PIXEL_RULE, WrittenPack, write_pack_set
 
 TOLERANCE = 1e-5
-RECIPES = ([6, (4, 6), 9], [11], [3, (2, 2), 2, (6, 4), 5], [2, (8, 2), 20])
+RECIPES: tuple[Recipe, ...] = ([6, (4, 6), 9], [11], [3, (2, 2), 2, (6, 4), 5], [2, (8, 2), 20])
 """An image, none, two, and one in a long document."""
 FORMS = [(collate, backend) for collate in ("hf", "neat") for backend in ("sdpa", "eager")]
 

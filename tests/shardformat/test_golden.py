@@ -10,11 +10,10 @@ import pyarrow as pa
 from vlmprep.shardformat.pack import encode_pack
 from vlmprep.shardformat.packinfo import PackInfo, SampleRef
 
-
 INFO = PackInfo(
     pack_id=1, samples=(SampleRef(source="s", row=2, sample_id="i"),), document_lengths=(4,), images=((56, 56),)
 )
-FIELDS = {
+FIELDS: dict[str, np.ndarray] = {
     "input_ids": np.arange(4, dtype=np.int32),
     "labels": np.arange(1, 5, dtype=np.int32),
     "attention_mask": np.ones(4, np.uint16),

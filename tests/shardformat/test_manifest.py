@@ -88,13 +88,13 @@ def test_a_missing_entry_is_named(name: str) -> None:
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(BrokenPackSet, match="manifest.json not understood"):
+    with pytest.raises(BrokenPackSet, match=r"manifest\.json not understood"):
         read({**json.loads(MANIFEST.to_bytes()), **change})
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe"])
 def test_what_is_no_json_object_is_refused(data: bytes) -> None:
-    with pytest.raises(BrokenPackSet, match="manifest.json not understood"):
+    with pytest.raises(BrokenPackSet, match=r"manifest\.json not understood"):
         Manifest.from_bytes(data, "set")
 
 

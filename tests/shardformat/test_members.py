@@ -33,7 +33,8 @@ def picture(patches: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     rows = np.add.outer(np.arange(14) * 3.0, np.arange(14) * 2.0)
     brightness = rng.uniform(20, 160, (patches, 1, 1, 1))
-    return np.clip(brightness + rows + rng.normal(0, 1, (patches, 3, 14, 14)), 0, 255).astype(np.uint8)
+    pixels: np.ndarray = np.clip(brightness + rows + rng.normal(0, 1, (patches, 3, 14, 14)), 0, 255).astype(np.uint8)
+    return pixels
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_the_header_is_the_same_whatever_numpy_is_installed() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["O", ">i4", "U4", "datetime64[s]", "complex64", [("a", "i4")]])
-def test_arrays_that_are_no_plain_numbers_are_not_written(dtype: object) -> None:
+def test_arrays_that_are_no_plain_numbers_are_not_written(dtype: Any) -> None:
     with pytest.raises(ValueError, match="plain little-endian numbers"):
         header_bytes(np.dtype(dtype), (1,))
 

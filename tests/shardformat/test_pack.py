@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ INFO = PackInfo(
     fake=FakeImage(kind="pack", length=2, height=56, width=56),
     images=((480, 640),),
 )
-WHERE = {"shard": "set/shards/000001.tar", "pack_id": 17}
+WHERE: dict[str, Any] = {"shard": "set/shards/000001.tar", "pack_id": 17}
 
 
 def fields() -> dict[str, np.ndarray]:
@@ -128,7 +129,7 @@ def broken(case: str) -> memoryview:
     ],
 )
 def test_a_pack_that_contradicts_itself_is_refused_by_name(case: str) -> None:
-    with pytest.raises(BrokenPack, match="set/shards/000001.tar, pack 000000017: "):
+    with pytest.raises(BrokenPack, match=r"set/shards/000001\.tar, pack 000000017: "):
         decode_pack(broken(case), **WHERE)
 
 

@@ -72,7 +72,9 @@ def test_webdataset_reads_compressed_packs_with_the_documented_handler(
     ending = {"zstd": "zst", "lz4": "lz4"}[compression]
     url = write_shard(tmp_path / "000000.tar", compression)
     [handler] = [code for code in CODE if "def unpack" in code]
-    handler = handler.replace(".npy.zst", f".npy.{ending}").replace('compression="zstd"', f'compression="{compression}"')
+    handler = handler.replace(".npy.zst", f".npy.{ending}").replace(
+        'compression="zstd"', f'compression="{compression}"'
+    )
     unpack = run(handler, urls=url)["unpack"]
     samples = list(webdataset.WebDataset(url, shardshuffle=False).decode(unpack))
     assert len(samples) == 3

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from vlmprep.shardformat.tarpack import parse_members
 
 
-def tar_bytes(members: list[tuple[str, bytes]], *, archive_format: int = tarfile.USTAR_FORMAT, **changes: object) -> bytearray:
+def tar_bytes(
+    members: list[tuple[str, bytes]], *, archive_format: int = tarfile.USTAR_FORMAT, **changes: object
+) -> bytearray:
     """The members' bytes without the end-of-archive blocks."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=archive_format) as tar:

@@ -68,9 +68,10 @@ def num_steps(num_packs: int, *, consumed: int, global_batch: int, tail: Tail) -
 
 
 def num_repeats(num_packs: int, *, consumed: int, global_batch: int, tail: Tail) -> int:
-    """Packs without labels that fill the last step of the rest of an epoch."""
-    steps = num_steps(num_packs, consumed=consumed, global_batch=global_batch, tail=tail)
-    return max(steps * global_batch - (num_packs - consumed), 0)
+    """Packs without labels that fill the last step of the rest of an epoch, over all ranks."""
+    if tail == "drop":
+        return 0
+    return -max(num_packs - consumed, 0) % global_batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -62,7 +62,9 @@ def inverse(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
         ValueError: The array is no result of `forward`.
     """
     if not fits(stored):
-        raise ValueError(f"{PATCH_ROWS} makes uint8 [height, 3, patches, width], got {stored.dtype.name} {stored.shape}")
+        raise ValueError(
+            f"{PATCH_ROWS} makes uint8 [height, 3, patches, width], got {stored.dtype.name} {stored.shape}"
+        )
     for row in range(1, len(stored)):
         stored[row] += stored[row - 1]
     stored[:, 0] += stored[:, 1]
