@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmprep.planning.best_fit import best_fit_decreasing
+from vlmprep.planning.equal import equal_packs
 from vlmprep.planning.plan import PackPlan
-from vlmprep.planning.problem import PackBounds, PackingProblem, make_problem
+from vlmprep.planning.problem import PackBounds, PackingProblem, as_integers, make_problem
 from vlmprep.schema.keyed_order import keyed_order
 
 __all__ = ["Balance", "plan_packs"]
@@ -30,6 +31,7 @@ def plan_packs(
     max_visual_tokens: int | None = None,
     max_images: int | None = None,
     max_cost: float | None = None,
+    fill_weight: float = 0.5,
 ) -> PackPlan:
     """Lay samples into full packs of equal work.
 
@@ -47,6 +49,8 @@ def plan_packs(
         max_visual_tokens: Visual tokens that a pack may hold.
         max_images: Images that a pack may hold.
         max_cost: Cost that a pack may hold.
+        fill_weight: 0 to 1, how much a step's time depends on the places of a pack, filled or not, rather than on the work
+            to balance: nearer to 1, packs are fuller and less equal.
 
     Raises:
         ValueError: A sample fits into no pack (the first one is named), or arrays and settings do not fit together.
@@ -60,7 +64,12 @@ def plan_packs(
     )
     known_costs = None if costs is None else _checked_costs(costs, num_samples=len(np.asarray(lengths)))
     problem = make_problem(lengths, visual_tokens, bounds, fake_tokens=fake_tokens, images=images, costs=known_costs)
-    return _as_plan(problem, best_fit_decreasing(problem), known_costs, seed)
+    if balance == "none":
+        pack_of = best_fit_decreasing(problem)
+    else:
+        work = problem.visual_tokens if balance == "vt" or known_costs is None else as_integers(known_costs)
+        pack_of = equal_packs(problem, work.astype(np.int64), fill_weight, seed) if work.any() else best_fit_decreasing(problem)
+    return _as_plan(problem, pack_of, known_costs, seed)
 
 
 def _checked_costs(costs: ArrayLike, *, num_samples: int) -> NDArray[np.float64]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["PackBounds", "PackingProblem", "as_weights", "make_problem"]
+__all__ = ["PackBounds", "PackingProblem", "as_integers", "make_problem"]
 
-_WEIGHT_BITS = 24
-_UNREACHED_BITS = 40
+_GREATEST_LIMIT = 1 << 30
+_COST_BITS = 31
+_MAX_COST_BITS = 24
+"""`max_cost` is kept in steps of less than a millionth of itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +30,8 @@ class PackBounds:
     """Predicted work, in the unit of the costs given."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.pack_size < 1 << 31:
-            raise ValueError(f"pack_size must be from 1 to 2**31 - 1, got {self.pack_size}")
+        if not 1 <= self.pack_size <= 1 << 24:
+            raise ValueError(f"pack_size must be from 1 to 2**24, got {self.pack_size}")
         for name in ("max_visual_tokens", "max_images", "max_cost"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -59,11 +61,29 @@ class PackingProblem:
         return len(self.lengths)
 
     @property
+    def common_capacity(self) -> int:
+        """Tokens that any pack may hold: room for a fake image is kept in all packs where media are too few for them."""
+        total = int(self.lengths.sum(dtype=np.int64))
+        scarce = int(np.count_nonzero(self.visual_tokens)) * self.pack_size < total
+        return self.pack_size - (self.fake_tokens if scarce else 0)
+
+    @property
     def min_packs(self) -> int:
-        """Packs needed if samples could be cut anywhere: the continuous lower bound, over all bounds."""
-        totals = [(int(self.lengths.sum(dtype=np.int64)), self.pack_size)]
+        """No plan has fewer packs: each bound's total, and samples of which no two share a pack."""
+        capacity = self.common_capacity
+        totals = [(int(self.lengths.sum(dtype=np.int64)), capacity)]
         totals += zip(self.demands.sum(axis=0).tolist(), self.limits.tolist(), strict=True)
-        return max((-(-total // limit) for total, limit in totals if limit), default=0)
+        continuous = max((-(-total // limit) for total, limit in totals if limit), default=0)
+        return max(continuous, int(np.count_nonzero(self.lengths > self.pack_size // 2)))
+
+    def select(self, samples: NDArray[np.int64]) -> PackingProblem:
+        """The same problem for some of the samples."""
+        return replace(
+            self,
+            lengths=self.lengths[samples],
+            visual_tokens=self.visual_tokens[samples],
+            demands=self.demands[samples],
+        )
 
 
 def make_problem(
@@ -113,16 +133,16 @@ def make_problem(
     )
 
 
-def as_weights(costs: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Costs as integers, the greatest near 2**24, by a power of two: exact, so equal on every machine.
+def as_integers(costs: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Costs as integers, the greatest near 2**31, by a power of two: exact, so equal on every machine.
 
     Args:
         costs: [n] float64, finite and at least 0.
 
     Returns:
-        [n] int32.
+        [n] int64.
     """
-    return np.rint(_scaled(costs, costs.max(initial=0.0), _WEIGHT_BITS)).astype(np.int32)
+    return np.rint(_scaled(costs, costs.max(initial=0.0), _COST_BITS)).astype(np.int64)
 
 
 def _resources(
@@ -136,14 +156,14 @@ def _resources(
     if bounds.max_visual_tokens is not None:
         limit = bounds.max_visual_tokens
         _refuse("visual_tokens", visual_tokens, visual_tokens > limit, f"at most max_visual_tokens = {limit}")
-        resources.append((visual_tokens.astype(np.int64), limit))
+        resources.append((visual_tokens.astype(np.int64), min(limit, _GREATEST_LIMIT)))
     if bounds.max_images is not None:
         if images is None:
             raise ValueError("max_images needs the number of images of every sample: images is None")
         counts = _integers("images", images, num_samples=len(visual_tokens))
         _refuse("images", counts, counts < 0, "at least 0")
         _refuse("images", counts, counts > bounds.max_images, f"at most max_images = {bounds.max_images}")
-        resources.append((counts.astype(np.int64), bounds.max_images))
+        resources.append((counts.astype(np.int64), min(bounds.max_images, _GREATEST_LIMIT)))
     if bounds.max_cost is not None:
         if costs is None:
             raise ValueError("max_cost needs the cost of every sample: costs is None")
@@ -154,8 +174,8 @@ def _resources(
 
 def _whole_costs(costs: NDArray[np.float64], max_cost: float) -> tuple[NDArray[np.int64], int]:
     """Costs rounded up and their bound rounded down, so that whole numbers within it prove the real ones to be."""
-    limit = int(np.floor(_scaled(np.array([max_cost]), max_cost, _UNREACHED_BITS))[0])
-    demand = np.ceil(_scaled(costs, max_cost, _UNREACHED_BITS)).astype(np.int64)
+    limit = int(np.floor(_scaled(np.array([max_cost]), max_cost, _MAX_COST_BITS))[0])
+    demand = np.ceil(_scaled(costs, max_cost, _MAX_COST_BITS)).astype(np.int64)
     return np.minimum(demand, limit), limit
 
 
