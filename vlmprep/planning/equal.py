@@ -1,19 +1,20 @@
-"""Equal packs: how many, from which start, and the descent that makes them so.
+"""Equal packs: how many there should be, and the two steps that make them so.
 
 More packs than the fewest leave each some free tokens, and with these the exchanges make packs more equal. How much that
-buys depends on the samples (text fits everywhere, tiles of 256 tokens nearly nowhere), so it is tried: on a sample of the
-samples, for a ladder of shares of free tokens, judged by `merit.epoch_time`.
+buys depends on the samples (text fits everywhere, tiles of 256 tokens nearly nowhere), so it is tried: on some of the
+samples, for a ladder of shares of free tokens, judged by `merit.epoch_time`. The packs of best-fit decreasing compete too
+and win where they are equal by themselves, as with clips that are all visual tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.planning.best_fit import best_fit_decreasing
-from vlmprep.planning.exchange import MEAN_WEIGHT, Sweeps, exchange_descent
+from vlmprep.planning.exchange import MEAN_WEIGHT, exchange_descent
 from vlmprep.planning.longest_first import longest_to_emptiest
 from vlmprep.planning.merit import epoch_time
 from vlmprep.planning.problem import PackingProblem
@@ -24,28 +25,16 @@ __all__ = ["equal_packs"]
 
 _LADDER = (0.0015, 0.003, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2)
 """Packs beyond the fewest possible, as shares of these."""
-_PILOT_SAMPLES = 8192
-_MEETINGS = 3_000_000
+_PATIENCE = 5
+"""Rungs of the ladder without progress after which it is left."""
+_TRIAL_SAMPLES = 8192
+_MEETINGS = 2_000_000
 """Pairs of packs that a small plan is worth."""
-_FEWEST_SWEEPS, _MOST_SWEEPS = 48, 144
-_FREE = Sweeps(count=_FEWEST_SWEEPS, first_price=0.3, doublings=9)
-_STRICT = Sweeps(count=12, first_price=256.0, doublings=4, indulgence=0.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Attempt:
-    """A way to pack, and how it turned out."""
-
-    spare: float | None
-    """Share of packs beyond the fewest possible; None for the packs of best-fit decreasing."""
-    pack_of: NDArray[np.int32]
-    """[n] the pack of every sample."""
-    time: float
-    """Predicted time of an epoch, 1.0 is ideal."""
+_FEWEST_SWEEPS, _MOST_SWEEPS = 64, 144
 
 
 def equal_packs(problem: PackingProblem, work: NDArray[np.int64], fill_weight: float, seed: int) -> NDArray[np.int32]:
-    """Lay samples into full packs of equal work.
+    """Lay samples into full packs of equal work, or into those of best-fit decreasing where these are no worse.
 
     Args:
         problem: The samples and bounds.
@@ -56,50 +45,50 @@ def equal_packs(problem: PackingProblem, work: NDArray[np.int64], fill_weight: f
     Returns:
         [n] int32, the pack of every sample.
     """
-    effort = _effort(problem.min_packs)
-    if problem.num_samples <= _PILOT_SAMPLES:
-        return _best_attempt(problem, work, fill_weight, effort, seed).pack_of
-    some = np.sort(keyed_order(problem.num_samples, seed)[:_PILOT_SAMPLES])
-    spare = _best_attempt(problem.select(some), work[some], fill_weight, effort, seed).spare
-    return _attempt(problem, work, spare, fill_weight, effort, seed).pack_of
-
-
-def _effort(num_packs: int) -> int:
-    """Sweeps that a plan is worth: more of them where packs are few."""
-    return min(max(_MEETINGS // num_packs, _FEWEST_SWEEPS), _MOST_SWEEPS)
-
-
-def _best_attempt(
-    problem: PackingProblem, work: NDArray[np.int64], fill_weight: float, effort: int, seed: int
-) -> _Attempt:
     unbalanced = best_fit_decreasing(problem)
-    time = epoch_time(np.bincount(unbalanced, weights=work), problem.min_packs, fill_weight)
-    best = _Attempt(spare=None, pack_of=unbalanced, time=time)
-    for spare in (None, *_LADDER):
-        if spare is not None and best.time <= 1 + fill_weight * spare:
-            break  # even with equal packs it would not be better
-        attempt = _attempt(problem, work, spare, fill_weight, effort, seed)
-        best = min(best, attempt, key=lambda each: each.time)
-    return best
+    time_unbalanced = _time(problem, work, unbalanced, fill_weight)
+    num_sweeps = int(min(max(_MEETINGS / problem.fewest_packs, _FEWEST_SWEEPS), _MOST_SWEEPS))
+    trial = np.sort(keyed_order(problem.num_samples, seed)[:_TRIAL_SAMPLES])
+    spare, time = _best_spare(problem.select(trial), work[trial], fill_weight, num_sweeps, seed)
+    if time_unbalanced <= time:
+        return unbalanced
+    equal = _equalized(problem, work, _num_packs(problem, spare), num_sweeps, seed)
+    return equal if _time(problem, work, equal, fill_weight) < time_unbalanced else unbalanced
 
 
-def _attempt(
-    problem: PackingProblem, work: NDArray[np.int64], spare: float | None, fill_weight: float, effort: int, seed: int
-) -> _Attempt:
-    if spare is None:
-        pack_of = _equalized(problem, best_fit_decreasing(problem), work, _STRICT._replace(count=effort), seed)
-    else:
-        pack_of = longest_to_emptiest(problem, int(np.ceil(problem.min_packs * (1 + spare))))
-        pack_of = _equalized(problem, pack_of, work, _FREE._replace(count=effort), seed)
-        pack_of = _equalized(problem, pack_of, work, _STRICT, seed)
-    time = epoch_time(np.bincount(pack_of, weights=work), problem.min_packs, fill_weight)
-    return _Attempt(spare=spare, pack_of=pack_of, time=time)
+def _time(problem: PackingProblem, work: NDArray[np.int64], pack_of: NDArray[np.int32], fill_weight: float) -> float:
+    return epoch_time(np.bincount(pack_of, weights=work), problem.fewest_packs, fill_weight)
+
+
+def _best_spare(
+    problem: PackingProblem, work: NDArray[np.int64], fill_weight: float, num_sweeps: int, seed: int
+) -> tuple[float, float]:
+    """The share of packs beyond the fewest that makes the best packs, and the predicted time of an epoch with them."""
+    best_spare, best_time, failures = 0.0, np.inf, 0
+    for spare in _LADDER:
+        if failures == _PATIENCE or best_time <= 1 + fill_weight * spare:  # equal packs could not be better either
+            break
+        num_packs = _num_packs(problem, spare)
+        time = _time(problem, work, _equalized(problem, work, num_packs, num_sweeps, seed), fill_weight)
+        failures += 1
+        if time < best_time:
+            best_spare, best_time, failures = num_packs / problem.fewest_packs - 1, time, 0
+    return best_spare, best_time
+
+
+def _num_packs(problem: PackingProblem, spare: float) -> int:
+    return max(round(problem.fewest_packs * (1 + spare)), math.ceil(problem.fewest_packs))
 
 
 def _equalized(
-    problem: PackingProblem, pack_of: NDArray[np.int32], work: NDArray[np.int64], sweeps: Sweeps, seed: int
+    problem: PackingProblem, work: NDArray[np.int64], num_packs: int, num_sweeps: int, seed: int
 ) -> NDArray[np.int32]:
-    num_packs = int(pack_of.max()) + 1
-    scale = MEAN_WEIGHT * num_packs / max(int(work.sum()), 1)
-    weights = np.minimum(np.rint(work * scale), 256 * MEAN_WEIGHT).astype(np.int32)
-    return repair(problem, without_gaps(exchange_descent(problem, pack_of, weights, num_packs, sweeps, seed=seed)))
+    """Packs of equal work within all bounds, as many as asked for or as must be."""
+    pack_of = longest_to_emptiest(problem, num_packs)
+    for sweeps in (num_sweeps, num_sweeps // 4):  # the second time for the packs that the first repair has opened
+        pack_of = without_gaps(pack_of)
+        num_packs = int(pack_of.max()) + 1
+        scale = MEAN_WEIGHT * num_packs / max(int(work.sum()), 1)
+        weights = np.minimum(np.rint(work * scale), 256 * MEAN_WEIGHT).astype(np.int32)
+        pack_of = repair(problem, without_gaps(exchange_descent(problem, pack_of, weights, num_packs, sweeps, seed=seed)))
+    return pack_of

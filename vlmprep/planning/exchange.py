@@ -5,12 +5,10 @@ none, one or two samples of the one against none, one or two of the other (up to
 
     |weight moved - half the difference of their weights|  +  sum over bounds of price * what both are over that bound
 
-and only if that is less than before. Bounds are priced, not enforced, and the price rises from sweep to sweep, as in
-strategic oscillation (Glover, "Heuristics for integer programming using surrogate constraints", 1977): early, packs pass
-through states that are a little too full to become equal; late, nothing is worth being over a bound. While the price is low
-an exchange may also be worse by a hair, which carries tiles and other coarse weights across plateaus (threshold accepting:
-Dueck and Scheuer, 1990). A pack whose exchanges keep failing is asked more and more rarely, the don't-look bits of local
-search for the travelling salesman (Bentley, 1992).
+and only if that is less than before. Bounds have a steep price instead of a wall, so that the descent may start from packs
+that overflow and may pass through some. In the first sweeps an exchange may also be worse by a hair, which carries tiles and
+other coarse weights across plateaus (threshold accepting: Dueck and Scheuer, 1990). A pack whose exchanges keep failing is
+asked more and more rarely, the don't-look bits of local search for the travelling salesman (Bentley, 1992).
 
 Everything is integers, 32 bits wide in the inner loop, so that compilers turn it into vector instructions and every machine
 comes to the same plan.
@@ -26,12 +24,18 @@ from numpy.typing import NDArray
 from vlmprep.planning.compiled import compiled
 from vlmprep.planning.problem import PackingProblem
 
-__all__ = ["MEAN_WEIGHT", "Sweeps", "exchange_descent"]
+__all__ = ["MEAN_WEIGHT", "exchange_descent"]
 
 MEAN_WEIGHT = 1 << 18
 """What a pack of mean weight weighs in here."""
-_GREATEST_WEIGHT = 1 << 26
+_PRICE = 128
+"""Mean weights that it costs to be over a bound by all of it."""
 _GREATEST_PENALTY = 1 << 28
+"""What it may cost at most, so that sums stay within 32 bits."""
+_INDULGENCE = MEAN_WEIGHT // 1000
+"""By how much an exchange may be worse in the first sweep; falls to 0 over three quarters of the sweeps."""
+_TOLERANCE = MEAN_WEIGHT // 250
+"""By how much a pack may be off without asking for an exchange."""
 
 _NEVER = 0x7FFFFFFF
 _WINDOW = 8
@@ -40,21 +44,6 @@ _LANES = 16
 """Lists of choices are padded to a multiple of this, so that vector loops have no remainder."""
 _ROOM = 4
 """Places by which a pack may outgrow the number of samples it started with."""
-
-
-class Sweeps(NamedTuple):
-    """How long to search, and how strictly."""
-
-    count: int
-    """Sweeps over all packs."""
-    first_price: float
-    """Of being over a bound by all of it, in mean weights, in the first sweep."""
-    doublings: int
-    """How often the price doubles until the last sweep."""
-    indulgence: float = 0.001
-    """Mean weights by which an exchange may be worse in the first sweep; falls to 0 over three quarters of the sweeps."""
-    tolerance: float = 0.004
-    """Mean weights by which a pack may be off without asking for an exchange."""
 
 
 class _Packs(NamedTuple):
@@ -90,7 +79,7 @@ def exchange_descent(
     pack_of: NDArray[np.int32],
     weights: NDArray[np.int32],
     num_packs: int,
-    sweeps: Sweeps,
+    num_sweeps: int,
     *,
     seed: int,
 ) -> NDArray[np.int32]:
@@ -101,7 +90,7 @@ def exchange_descent(
         pack_of: [n] int32, the pack of every sample to start from; not changed.
         weights: [n] int32, what is to be equal, in a unit in which `MEAN_WEIGHT` is the mean of a pack.
         num_packs: Packs, also those that are still empty.
-        sweeps: How long to search.
+        num_sweeps: How often every pack that needs it may ask for an exchange.
         seed: Of the partners drawn.
 
     Returns:
@@ -109,17 +98,17 @@ def exchange_descent(
     """
     demands = np.column_stack([weights, problem.lengths, problem.demands]).astype(np.int32)
     limits = np.concatenate([np.array([problem.common_capacity], np.int64), problem.limits])
+    scale = np.maximum(limits, 1)
+    prices = np.clip(_PRICE * MEAN_WEIGHT // scale, 1, _GREATEST_PENALTY // scale).astype(np.int32)
     packs = _lay_out(pack_of, demands, num_packs)
     pair = _work_space(num_bounds=len(limits))
     failures, wakes, sides = (np.zeros(num_packs, np.int32) for _ in range(3))
-    for sweep in range(sweeps.count):
-        progress = sweep / max(sweeps.count - 1, 1)
+    for sweep in range(num_sweeps):
         asked = _sweep(
             packs,
             limits,
-            _prices(limits, sweeps, progress),
-            int(sweeps.tolerance * MEAN_WEIGHT),
-            int(sweeps.indulgence * MEAN_WEIGHT * max(0.0, 1 - progress / 0.75)),
+            prices,
+            max(0, _INDULGENCE * (3 * num_sweeps - 4 * sweep) // (3 * num_sweeps)),
             failures,
             wakes,
             sweep,
@@ -132,14 +121,6 @@ def exchange_descent(
     final = np.empty_like(pack_of)
     _read_off(packs, final)
     return final
-
-
-def _prices(limits: NDArray[np.int64], sweeps: Sweeps, progress: float) -> NDArray[np.int32]:
-    """What one token (image, ...) over a bound costs; linear between doublings, as no two machines agree on powers."""
-    whole, part = divmod(progress * sweeps.doublings, 1)
-    price = sweeps.first_price * (1 << int(whole)) * (1 + part)
-    scale = np.maximum(limits, 1)
-    return np.clip(price * MEAN_WEIGHT / scale, 1, _GREATEST_PENALTY / scale).astype(np.int32)
 
 
 def _lay_out(pack_of: NDArray[np.int32], demands: NDArray[np.int32], num_packs: int) -> _Packs:
@@ -193,7 +174,6 @@ def _sweep(
     packs: _Packs,
     limits: NDArray[np.int64],
     prices: NDArray[np.int32],
-    tolerance: int,
     indulgence: int,
     failures: NDArray[np.int32],
     wakes: NDArray[np.int32],
@@ -216,7 +196,7 @@ def _sweep(
     for pack in range(num_packs):
         off = packs.totals[pack, 0] - MEAN_WEIGHT
         over = _is_over(packs, pack, limits)
-        if wakes[pack] > sweep or (abs(off) <= tolerance and not over):
+        if wakes[pack] > sweep or (abs(off) <= _TOLERANCE and not over):
             continue
         chance = _mixed(_mixed(seed + np.uint64(sweep)) + np.uint64(pack))
         partner = pack
@@ -234,7 +214,7 @@ def _sweep(
             wakes[partner] = 0
         else:
             failures[pack] += 1
-            wakes[pack] = sweep + 1 + failures[pack] // 2
+            wakes[pack] = sweep + (1 << min(failures[pack] // 2, 20))
     return asked
 
 

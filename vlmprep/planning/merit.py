@@ -21,15 +21,15 @@ RANKS = 64
 """Data-parallel ranks that plans are judged for."""
 
 
-def epoch_time(weights: NDArray[Any], min_packs: int, fill_weight: float) -> float:
+def epoch_time(weights: NDArray[Any], fewest_packs: float, fill_weight: float) -> float:
     """Predicted time of an epoch in units of the ideal: 1.0 is full and equal.
 
     Args:
         weights: [num_packs] work of every pack.
-        min_packs: A lower bound of the number of packs.
+        fewest_packs: A lower bound of the number of packs.
         fill_weight: 0 to 1, the part of a step's time that is spent on places, filled or not.
     """
-    return fill_weight * len(weights) / min_packs + (1 - fill_weight) * expected_straggler_ratio(weights)
+    return fill_weight * len(weights) / fewest_packs + (1 - fill_weight) * expected_straggler_ratio(weights)
 
 
 def expected_straggler_ratio(weights: NDArray[Any], ranks: int = RANKS) -> float:

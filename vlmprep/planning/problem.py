@@ -68,13 +68,12 @@ class PackingProblem:
         return self.pack_size - (self.fake_tokens if scarce else 0)
 
     @property
-    def min_packs(self) -> int:
-        """No plan has fewer packs: each bound's total, and samples of which no two share a pack."""
-        capacity = self.common_capacity
-        totals = [(int(self.lengths.sum(dtype=np.int64)), capacity)]
+    def fewest_packs(self) -> float:
+        """No plan has fewer packs: every bound's total over the bound, and samples of which no two share a pack."""
+        totals = [(int(self.lengths.sum(dtype=np.int64)), self.common_capacity)]
         totals += zip(self.demands.sum(axis=0).tolist(), self.limits.tolist(), strict=True)
-        continuous = max((-(-total // limit) for total, limit in totals if limit), default=0)
-        return max(continuous, int(np.count_nonzero(self.lengths > self.pack_size // 2)))
+        continuous = max(total / limit for total, limit in totals if limit)
+        return max(continuous, float(np.count_nonzero(self.lengths > self.pack_size // 2)))
 
     def select(self, samples: NDArray[np.int64]) -> PackingProblem:
         """The same problem for some of the samples."""
