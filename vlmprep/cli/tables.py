@@ -1,7 +1,9 @@
-"""What people see of a ledger, a plan and a pack set."""
+"""What people see of a ledger, a plan and a pack set: names with values, and refusals."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import RenderableType
@@ -10,7 +12,22 @@ from rich.table import Table
 
 from vlmprep.shardformat.manifest import Manifest
 
-__all__ = ["ledger_tables", "packset_tables", "plan_tables", "quantity", "two_columns"]
+__all__ = [
+    "ledger_tables",
+    "packset_tables",
+    "plan_tables",
+    "quantity",
+    "refusal_table",
+    "share",
+    "titled",
+    "two_columns",
+    "visible",
+]
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+_INVISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_INVISIBLE |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def quantity(number: float) -> str:
@@ -23,16 +40,40 @@ def share(part: float, whole: float) -> str:
     return f"{quantity(part)} ({part / whole:.2%})" if whole else quantity(part)
 
 
+def visible(text: str) -> str:
+    """Text from data: what would steer the terminal, or turn its writing round, is spelled out."""
+    return text.translate(_INVISIBLE)
+
+
+def titled(title: str, below: str = "") -> Table:
+    """A table without lines under a bold title, and a quiet line below that."""
+    heading = f"[bold]{escape(title)}[/bold]" + (f"\n[dim]{escape(below)}[/dim]" if below else "")
+    return Table(
+        title=heading,
+        title_justify="left",
+        title_style="",
+        show_header=False,
+        header_style="dim",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+
+
 def two_columns(title: str, rows: dict[str, str]) -> Table:
     """Names and values under a title."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    table = titled(title)
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/dim]", value)
     return table
 
 
-def ledger_tables(summary: dict[str, Any]) -> list[RenderableType]:
-    """Totals and refusals of a ledger."""
+def ledger_tables(summary: dict[str, Any], more: Mapping[str, str] = NOTHING) -> list[RenderableType]:
+    """Totals and refusals of a ledger.
+
+    Args:
+        summary: Its ledger.json.
+        more: Further names and values.
+    """
     rows, totals = summary["rows"], summary["totals"]
     counted = two_columns(
         "Ledger",
@@ -44,6 +85,7 @@ def ledger_tables(summary: dict[str, Any]) -> list[RenderableType]:
             "visual tokens": share(totals["num_visual_tokens"], totals["num_tokens"]),
             "label tokens": share(totals["num_label_tokens"], totals["num_tokens"]),
             "images": quantity(totals["num_images"]),
+            **more,
         },
     )
     return [counted, *([refusal_table(rows["refused"])] if rows["refused"] else [])]
@@ -51,17 +93,32 @@ def ledger_tables(summary: dict[str, Any]) -> list[RenderableType]:
 
 def refusal_table(refused: list[dict[str, Any]]) -> Table:
     """Refusals by reason, with an example each."""
-    table = Table("rows", "reason", "for example", title="Refused", title_justify="left", title_style="bold", box=None)
-    table.columns[0].justify = "right"
+    table = titled("Refused")
+    table.show_header = True
+    table.add_column("rows", justify="right")
+    table.add_column("reason", no_wrap=True)
+    table.add_column("for example", overflow="fold")
     for entry in refused:
         example = entry["example"]
-        where = f"{example['source']}, row {example['row']}: " if example["source"] else ""
-        table.add_row(quantity(entry["rows"]), entry["code"], escape(where + example["reason"]))
+        table.add_row(
+            quantity(entry["rows"]), entry["code"], escape(visible(f"{place_of(example)}: {example['reason']}"))
+        )
     return table
 
 
-def plan_tables(summary: dict[str, Any], num_overlong: int) -> list[RenderableType]:
-    """What a plan promises."""
+def place_of(example: dict[str, Any]) -> str:
+    """Where a refused sample lies; a plan knows its number in the ledger alone."""
+    return f"{example['source']}, row {example['row']}" if example["source"] else f"sample {example['sample']}"
+
+
+def plan_tables(summary: dict[str, Any], num_overlong: int, more: Mapping[str, str] = NOTHING) -> list[RenderableType]:
+    """What a plan promises.
+
+    Args:
+        summary: Its plan.json.
+        num_overlong: Samples that it cannot take.
+        more: Further names and values.
+    """
     numbers, settings = summary["statistics"], summary["settings"]
     visual = numbers["visual_tokens_per_pack"]
     rows = {
@@ -72,14 +129,25 @@ def plan_tables(summary: dict[str, Any], num_overlong: int) -> list[RenderableTy
         "fill": f"{numbers['fill']:.2%}",
         "visual tokens": f"{quantity(visual['min'])} to {quantity(visual['max'])} a pack, {visual['mean']:,.0f} on average",
         "fake images": quantity(numbers["fake_images"]),
+        **straggler_rows(numbers["straggler_ratio"]),
+        **more,
     }
-    for ranks, ratio in numbers["straggler_ratio"].items():
-        rows[f"straggler ratio, {ranks} ranks"] = f"{ratio:.3f}"
     return [two_columns("Plan", rows)]
 
 
-def packset_tables(manifest: Manifest, where: str) -> list[RenderableType]:
-    """What a pack set holds."""
+def straggler_rows(ratios: Mapping[str, float]) -> dict[str, str]:
+    """Straggler ratios by rising number of ranks."""
+    return {f"straggler ratio, {ranks} ranks": f"{ratios[ranks]:.3f}" for ranks in sorted(ratios, key=int)}
+
+
+def packset_tables(manifest: Manifest, where: str, more: Mapping[str, str] = NOTHING) -> list[RenderableType]:
+    """What a pack set holds.
+
+    Args:
+        manifest: Its manifest.
+        where: Its folder.
+        more: Further names and values.
+    """
     num_bytes = sum(shard.size for shard in manifest.shards)
     all_rows = manifest.rows.packed + manifest.rows.refused + manifest.rows.unused
     rows = {
@@ -95,5 +163,6 @@ def packset_tables(manifest: Manifest, where: str) -> list[RenderableType]:
         "label tokens": share(manifest.num_label_tokens, manifest.num_tokens),
         "images": quantity(manifest.num_images),
         "bytes": f"{quantity(num_bytes)} ({num_bytes / manifest.num_tokens:,.0f} a token)",
+        **more,
     }
     return [two_columns("Pack set", rows)]

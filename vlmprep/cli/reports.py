@@ -1,0 +1,151 @@
+"""What `vlmprep inspect` shows of a whole folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from vlmprep.cli.histograms import histogram_table
+from vlmprep.cli.tables import (
+    ledger_tables,
+    packset_tables,
+    plan_tables,
+    quantity,
+    refusal_table,
+    share,
+    straggler_rows,
+    titled,
+    two_columns,
+    visible,
+)
+from vlmprep.pipeline.inspect import LedgerReport, PackSetReport, PlanReport, Report, UnfinishedReport
+from vlmprep.pipeline.inspect.spread import PackRow, Spread
+
+__all__ = ["report_parts"]
+
+WIDE = 110
+"""Terminal columns from which on tables stand in pairs."""
+
+
+def report_parts(report: Report, width: int) -> list[RenderableType]:
+    """The parts of a report, to be printed with space between them.
+
+    Args:
+        report: What was found.
+        width: Columns of the terminal.
+    """
+    if isinstance(report, UnfinishedReport):
+        return list(unfinished_parts(report))
+    if isinstance(report, LedgerReport):
+        return list(ledger_parts(report))
+    return list(plan_parts(report, width) if isinstance(report, PlanReport) else packset_parts(report, width))
+
+
+def unfinished_parts(report: UnfinishedReport) -> Iterator[RenderableType]:
+    """What is there, and how to go on."""
+    marks = {True: "[green]complete[/green]", False: "[yellow]not complete[/yellow]"}
+    rows = {stage.name: f"{marks[stage.finished]}  {stage.done}" for stage in report.stages}
+    yield two_columns(f"A {report.kind} that is not complete", {"where": escape(report.folder), **rows})
+    yield f"The same command goes on with it:\n  [bold]{escape(report.command)}[/bold]"
+
+
+def ledger_parts(report: LedgerReport) -> Iterator[RenderableType]:
+    """Totals, sources, lengths and refusals of a ledger."""
+    more = {"where": escape(report.ledger), "processor": escape(visible(report.processor)), "family": report.family}
+    totals, *refusals = ledger_tables({"rows": report.rows, "totals": report.totals}, more)
+    yield totals
+    yield source_table(report)
+    named = {kind.replace("_", " "): histogram for kind, histogram in report.token_lengths.items()}
+    yield histogram_table("Tokens per sample", named, bar_width=20)
+    yield from refusals
+
+
+def source_table(report: LedgerReport) -> Table:
+    """A row per source."""
+    table = titled("Sources")
+    table.show_header = True
+    table.add_column("source")
+    for heading in ("rows", "usable", "drawn", "tokens", "visual", "labels", "images"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for source in report.sources:
+        table.add_row(
+            escape(visible(source.name)),
+            quantity(source.rows),
+            quantity(source.usable),
+            f"{source.sample_ratio:.0%}",
+            quantity(source.num_tokens),
+            quantity(source.num_visual_tokens),
+            quantity(source.num_label_tokens),
+            quantity(source.num_images),
+        )
+    return table
+
+
+def plan_parts(report: PlanReport, width: int) -> Iterator[RenderableType]:
+    """What a plan promises."""
+    settings = report.summary["settings"]
+    more = {name.replace("_", " "): str(settings[name]) for name in ("balance", "fake_image", "seed")}
+    yield from plan_tables(
+        report.summary, sum(entry["rows"] for entry in report.refused), {"where": escape(report.plan), **more}
+    )
+    yield from spread_parts(report.spread, settings["pack_size"], width, by="visual tokens")
+    if report.refused:
+        yield refusal_table(report.refused)
+
+
+def packset_parts(report: PackSetReport, width: int) -> Iterator[RenderableType]:
+    """What a pack set holds."""
+    more = {
+        "fake images": share(report.num_fake_images, report.manifest.num_packs),
+        **straggler_rows(report.spread.straggler_ratio),
+    }
+    yield from packset_tables(report.manifest, report.packset, more)
+    yield from spread_parts(report.spread, report.manifest.pack_size, width, by="predicted cost")
+    if report.refused:
+        yield refusal_table(report.refused)
+
+
+def spread_parts(spread: Spread, pack_size: int, width: int, *, by: str) -> Iterator[RenderableType]:
+    """Histograms and the packs at the ends, in pairs where there is room."""
+    bar_width = 28 if width >= WIDE else 40
+    tokens = spread.tokens_per_pack
+    fill = f", fill {tokens.least / pack_size:.1%} to {tokens.greatest / pack_size:.1%}"
+    parts: list[RenderableType] = [
+        histogram_table("Visual tokens per pack", {"": spread.visual_tokens_per_pack}, bar_width=bar_width),
+        histogram_table("Tokens per pack", {"": tokens}, bar_width=bar_width, note=fill),
+        histogram_table("Samples per pack", {"": spread.samples_per_pack}, bar_width=bar_width),
+        Group(
+            extremes_table("Largest packs", f"by {by}", spread.largest, pack_size),
+            "",
+            extremes_table("Emptiest packs", "by tokens", spread.emptiest, pack_size),
+        ),
+    ]
+    if width < WIDE:
+        yield from parts
+        return
+    pairs = Table.grid(padding=(0, 4))
+    pairs.add_row(*parts[:2])
+    pairs.add_row()
+    pairs.add_row(*parts[2:])
+    yield pairs
+
+
+def extremes_table(title: str, by: str, packs: tuple[PackRow, ...], pack_size: int) -> Table:
+    """A few packs by number, for `--pack`."""
+    table = titled(title, by)
+    table.show_header = True
+    for heading in ("pack", "tokens", "fill", "visual", "samples", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for pack in packs:
+        table.add_row(
+            str(pack.pack_id),
+            quantity(pack.num_tokens),
+            f"{pack.num_tokens / pack_size:.1%}",
+            quantity(pack.num_visual_tokens),
+            quantity(pack.num_samples),
+            f"{pack.cost:,.0f}",
+        )
+    return table

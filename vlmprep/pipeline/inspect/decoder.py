@@ -1,0 +1,78 @@
+"""From token ids to text: the processor that a pack set was made with, or the reason why there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlmprep.counting.ledger import SETTINGS_FILE
+from vlmprep.families.control import control_pattern
+from vlmprep.families.fingerprint import fingerprint
+from vlmprep.families.loading import load_family
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.family import FamilySettings
+from vlmprep.schema.files import read_json
+from vlmprep.shardformat.manifest import Manifest
+
+__all__ = ["Decoder", "find_decoder", "processor_of"]
+
+
+class Decoder:
+    """Token ids as text, control tokens told apart.
+
+    Args:
+        family: As `load_family` makes it.
+    """
+
+    def __init__(self, family: Any) -> None:
+        self._family = family
+        self._control: re.Pattern[str] = control_pattern(family.processor)
+
+    def pieces(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
+        """(text, whether it is a control token) of some ids, in order."""
+        text = self._family.decode(ids)
+        pieces, at = [], 0
+        for match in self._control.finditer(text):
+            pieces += [(text[at : match.start()], False), (match[0], True)]
+            at = match.end()
+        return [piece for piece in [*pieces, (text[at:], False)] if piece[0]]
+
+
+def find_decoder(
+    root: Path, manifest: Manifest, processor: str | None, *, trust_remote_code: bool = False
+) -> tuple[Decoder | None, str]:
+    """The decoder of a pack set, and what a person should know about it.
+
+    Args:
+        root: The pack set.
+        manifest: Its manifest, which has the tokenizer's digest.
+        processor: Folder or hub name; None takes the one that the ledger inside the pack set names.
+        trust_remote_code: Run code that comes with the processor; what the ledger says of this does not count.
+
+    Returns:
+        The decoder, None where the processor is not known or cannot be loaded; and a sentence on that, or empty.
+    """
+    settings = FamilySettings(processor=processor) if processor else processor_of(root)
+    if settings is None:
+        return None, "The pack set does not say which processor made it; name it with --processor to read the text."
+    try:
+        family: Any = load_family(replace(settings, trust_remote_code=trust_remote_code))
+    except StopRun as error:
+        return None, f"Token ids are shown because {error.message}. Name the processor with --processor."
+    made_with = manifest.fingerprint.get("tokenizer")
+    if made_with and fingerprint(family, settings)["tokenizer"] != made_with:
+        return Decoder(family), f"The tokenizer of {settings.processor} is not the one that made this pack set."
+    return Decoder(family), ""
+
+
+def processor_of(root: Path) -> FamilySettings | None:
+    """The processor that the ledger inside a pack set was counted with."""
+    settings = read_json(root / "ledger" / SETTINGS_FILE)
+    if settings is None:
+        return None
+    processor = dict(settings["processor"])
+    processor["options"] = tuple((name, value) for name, value in processor["options"])
+    return FamilySettings(**processor)

@@ -1,0 +1,227 @@
+"""One pack, read back into documents, media and text, with what is trained on told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmprep.pipeline.inspect.decoder import Decoder, find_decoder
+from vlmprep.pipeline.inspect.packset import open_packset
+from vlmprep.pipeline.inspect.recognize import Kind, recognize
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.packset import IGNORE_INDEX, shard_name
+from vlmprep.shardformat.errors import broken_pack
+from vlmprep.shardformat.index import PackIndex
+from vlmprep.shardformat.members import Array
+from vlmprep.shardformat.pack import check_digest, decode_pack
+from vlmprep.shardformat.packinfo import PackInfo, SampleRef
+
+__all__ = ["DocumentView", "MediumView", "PackView", "Span", "view_pack"]
+
+Role: TypeAlias = Literal["text", "control", "media", "ids"]
+
+KINDS = {1: "image", 2: "video", 3: "audio"}
+"""By mm_token_type_ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A run of a document's tokens as text."""
+
+    text: str
+    role: Role
+    """`ids`: numbers, where there is no tokenizer."""
+    trained: bool
+    """The loss counts these tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediumView:
+    """One medium of a document."""
+
+    kind: str
+    size: tuple[int, int] | None
+    """(height, width) of the original in pixels; None where it cannot be told which of the pack's media this is."""
+    num_visual_tokens: int
+
+    def __str__(self) -> str:
+        size = f" {self.size[1]}x{self.size[0]}" if self.size else ""
+        return f"{self.kind}{size}, {self.num_visual_tokens} tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentView:
+    """One document of a pack; tokens after the shift."""
+
+    number: int
+    """1..n; 0 for the fake image."""
+    sample: SampleRef | None
+    """Where it came from; None for the fake image."""
+    num_tokens: int
+    num_label_tokens: int
+    media: tuple[MediumView, ...]
+    spans: tuple[Span, ...]
+    """Its tokens in order, with the one behind the end that the shift dropped, where it is trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackView:
+    """One pack."""
+
+    packset: str
+    pack_id: int
+    shard: str
+    num_bytes: int
+    pack_size: int
+    num_tokens: int
+    num_visual_tokens: int
+    num_label_tokens: int
+    documents: tuple[DocumentView, ...]
+    """The fake image's last, where there is one."""
+    note: str
+    """What a person should know about the text; empty if nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tokens:
+    """The L tokens of one document, and the one that the shift dropped where its label tells it."""
+
+    input_ids: NDArray[np.int32]
+    types: NDArray[np.uint8]
+    trained: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Consecutive tokens of one type that are all trained on or all not."""
+
+    place: slice
+    type: int
+    """As in mm_token_type_ids."""
+    trained: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens they are."""
+        return int(self.place.stop - self.place.start)
+
+
+def view_pack(root: Path, pack_id: int, processor: str | None = None, *, trust_remote_code: bool = False) -> PackView:
+    """Read one pack of a complete pack set.
+
+    Args:
+        root: The pack set.
+        pack_id: The pack's number.
+        processor: Folder or hub name of the processor whose tokenizer reads the text; None: what the pack set names.
+        trust_remote_code: Run code that comes with the processor.
+
+    Raises:
+        StopRun: There is no such pack set or pack, or it is broken.
+    """
+    if (kind := recognize(root).kind) is not Kind.PACKSET:
+        raise StopRun(f"--pack {pack_id} shows a pack of a pack set, {root} is a {kind}")
+    manifest, index = open_packset(root)
+    if not 0 <= pack_id < len(index):
+        raise StopRun(f"--pack {pack_id}: {root} has packs 0 to {len(index) - 1}")
+    info, fields = read_pack(root, index, pack_id)
+    decoder, note = find_decoder(root, manifest, processor, trust_remote_code=trust_remote_code)
+    return PackView(
+        packset=str(root),
+        pack_id=pack_id,
+        shard=shard_name(int(index.shard[pack_id])),
+        num_bytes=int(index.size[pack_id]),
+        pack_size=manifest.pack_size,
+        num_tokens=int(index.num_tokens[pack_id]),
+        num_visual_tokens=int(index.num_visual_tokens[pack_id]),
+        num_label_tokens=int(index.num_label_tokens[pack_id]),
+        documents=tuple(documents_of(info, fields, decoder)),
+        note=note,
+    )
+
+
+def read_pack(root: Path, index: PackIndex, pack_id: int) -> tuple[PackInfo, dict[str, Array]]:
+    """One pack's own account and its tensors, the digest checked.
+
+    Raises:
+        BrokenPack: The bytes are not what the writer wrote.
+    """
+    shard, size = shard_name(int(index.shard[pack_id])), int(index.size[pack_id])
+    try:
+        with (root / shard).open("rb") as file:
+            file.seek(int(index.offset[pack_id]))
+            raw = memoryview(file.read(size))
+    except OSError as error:
+        raise broken_pack(shard, pack_id, f"the shard cannot be read: {error.strerror or error}") from error
+    check_digest(raw, int(index.xxh3[pack_id]), shard=shard, pack_id=pack_id)
+    return decode_pack(raw, shard=shard, pack_id=pack_id)
+
+
+def documents_of(info: PackInfo, fields: dict[str, Array], decoder: Decoder | None) -> Iterator[DocumentView]:
+    """Every document of a pack, the fake image's last."""
+    lengths = [*info.document_lengths, *([info.fake.length] if info.fake else [])]
+    ends = np.cumsum(lengths)
+    documents = [_tokens(fields, slice(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
+    runs = [_runs(tokens) for tokens in documents]
+    media = iter(_media_of(info, [run for own in runs for run in own if run.type]))
+    for number, (tokens, own) in enumerate(zip(documents, runs, strict=True), start=1):
+        seen = [next(media) for run in own if run.type]
+        is_fake = number > len(info.samples)
+        yield DocumentView(
+            number=0 if is_fake else number,
+            sample=None if is_fake else info.samples[number - 1],
+            num_tokens=lengths[number - 1],
+            num_label_tokens=int(np.count_nonzero(tokens.trained)),
+            media=tuple(seen),
+            spans=tuple(_spans(tokens, own, seen, decoder, "fake " if is_fake else "")),
+        )
+
+
+def _tokens(fields: dict[str, Array], place: slice) -> Tokens:
+    """Labels are shifted: `labels[i]` is token `i + 1`, which is trained on unless it is -100."""
+    labels = fields["labels"][place]
+    ids = np.append(fields["input_ids"][place], labels[-1])
+    types = np.append(fields["mm_token_type_ids"][place], np.uint8(0))
+    trained = np.append(False, labels != IGNORE_INDEX)
+    end = len(ids) if trained[-1] else len(ids) - 1
+    return Tokens(input_ids=ids[:end], types=types[:end], trained=trained[:end])
+
+
+def _runs(tokens: Tokens) -> list[Run]:
+    """Where the type changes, or whether tokens are trained on, a run ends."""
+    changes = np.flatnonzero((np.diff(tokens.types) != 0) | (np.diff(tokens.trained) != 0)) + 1
+    bounds = [0, *changes.tolist(), len(tokens.input_ids)]
+    return [
+        Run(place=slice(start, end), type=int(tokens.types[start]), trained=bool(tokens.trained[start]))
+        for start, end in pairwise(bounds)
+    ]
+
+
+def _media_of(info: PackInfo, runs: Sequence[Run]) -> Iterator[MediumView]:
+    """The medium of every run of placeholders; without its size where runs and media do not pair off."""
+    fake = [(info.fake.height, info.fake.width)] if info.fake else []
+    sizes = {"image": [*info.images, *fake], "video": list(info.videos)}
+    kinds = [KINDS.get(run.type, "media") for run in runs]
+    known = {kind: iter(found) for kind, found in sizes.items() if kinds.count(kind) == len(found)}
+    for kind, run in zip(kinds, runs, strict=True):
+        size = next(known[kind]) if kind in known else None
+        yield MediumView(kind=kind, size=size, num_visual_tokens=run.num_tokens)
+
+
+def _spans(
+    tokens: Tokens, runs: Sequence[Run], media: Sequence[MediumView], decoder: Decoder | None, prefix: str
+) -> Iterator[Span]:
+    labels = (f"<{prefix}{medium}>" for medium in media)
+    for run in runs:
+        if run.type:
+            yield Span(text=next(labels), role="media", trained=run.trained)
+        elif decoder is None:
+            yield Span(text=" ".join(map(str, tokens.input_ids[run.place])) + " ", role="ids", trained=run.trained)
+        else:
+            for text, is_control in decoder.pieces(tokens.input_ids[run.place].tolist()):
+                yield Span(text=text, role="control" if is_control else "text", trained=run.trained)
