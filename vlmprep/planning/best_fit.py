@@ -106,7 +106,7 @@ def _best_fit(
     shelves: _Shelves,
 ) -> None:
     for sample in order:
-        length, media = np.int64(lengths[sample]), np.int64(visual_tokens[sample] > 0)
+        length, media = int(lengths[sample]), int(visual_tokens[sample] > 0)
         shelf, pack, before, free = _best(shelves, length, media, fake_tokens, demands, sample, limits)
         if pack < 0:
             pack, free = num_packs, pack_size - fake_tokens
@@ -130,7 +130,7 @@ def _best(
     sample: int,
     limits: NDArray[np.int64],
 ) -> tuple[int, int, int, int]:
-    """The pack that the sample fills best: (shelf, pack or -1, the one before it in its list, free tokens it is listed at)."""
+    """The pack that the sample fills best: (shelf, pack or -1, the one before it in its list, the room it is listed at)."""
     relief = fake_tokens * media
     pack, before, free = _tightest(shelves, 0, length - relief, demands, sample, limits)
     other, other_before, other_free = _tightest(shelves, 1, length, demands, sample, limits)
@@ -147,14 +147,14 @@ def _tightest(
     tries = _TRIES
     free = _next_listed(shelves, shelf, max(needed, 0))
     while free >= 0:
-        before, pack = np.int64(-1), np.int64(shelves.first[shelf, free])
+        before, pack = -1, int(shelves.first[shelf, free])
         while pack >= 0:
             if _fits(shelves, pack, demands, sample, limits):
                 return pack, before, free
             tries -= 1
             if tries == 0:
                 return -1, -1, 0
-            before, pack = pack, np.int64(shelves.following[pack])
+            before, pack = pack, int(shelves.following[pack])
         free = _next_listed(shelves, shelf, free + 1)
     return -1, -1, 0
 
@@ -180,7 +180,7 @@ def _next_listed(shelves: _Shelves, shelf: int, free: int) -> int:
         node += 1
     while node < width:
         node = 2 * node if shelves.listed[shelf, 2 * node] else 2 * node + 1
-    return node - width
+    return int(node - width)
 
 
 @compiled

@@ -89,6 +89,8 @@ def _equalized(
         pack_of = without_gaps(pack_of)
         num_packs = int(pack_of.max()) + 1
         scale = MEAN_WEIGHT * num_packs / max(int(work.sum()), 1)
-        weights = np.minimum(np.rint(work * scale), 256 * MEAN_WEIGHT).astype(np.int32)
-        pack_of = repair(problem, without_gaps(exchange_descent(problem, pack_of, weights, num_packs, sweeps, seed=seed)))
+        weights = np.minimum(np.rint(work * scale), 64 * MEAN_WEIGHT).astype(np.int32)
+        pack_of = repair(
+            problem, without_gaps(exchange_descent(problem, pack_of, weights, num_packs, sweeps, seed=seed))
+        )
     return pack_of

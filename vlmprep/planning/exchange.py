@@ -28,10 +28,9 @@ __all__ = ["MEAN_WEIGHT", "exchange_descent"]
 
 MEAN_WEIGHT = 1 << 18
 """What a pack of mean weight weighs in here."""
-_PRICE = 128
-"""Mean weights that it costs to be over a bound by all of it."""
-_GREATEST_PENALTY = 1 << 28
-"""What it may cost at most, so that sums stay within 32 bits."""
+_PRICE = 128 * MEAN_WEIGHT
+"""What it costs to be over a bound by all of it."""
+_FAR_OFF = 1 << 28
 _INDULGENCE = MEAN_WEIGHT // 1000
 """By how much an exchange may be worse in the first sweep; falls to 0 over three quarters of the sweeps."""
 _TOLERANCE = MEAN_WEIGHT // 250
@@ -98,8 +97,7 @@ def exchange_descent(
     """
     demands = np.column_stack([weights, problem.lengths, problem.demands]).astype(np.int32)
     limits = np.concatenate([np.array([problem.common_capacity], np.int64), problem.limits])
-    scale = np.maximum(limits, 1)
-    prices = np.clip(_PRICE * MEAN_WEIGHT // scale, 1, _GREATEST_PENALTY // scale).astype(np.int32)
+    prices = (_PRICE // np.maximum(limits, 1)).astype(np.int32)
     packs = _lay_out(pack_of, demands, num_packs)
     pair = _work_space(num_bounds=len(limits))
     failures, wakes, sides = (np.zeros(num_packs, np.int32) for _ in range(3))
@@ -203,9 +201,9 @@ def _sweep(
         if over:
             partner = _below(chance, num_packs)
         elif off < 0 and num_light < num_packs:
-            partner = np.int64(sides[num_light + _below(chance, num_packs - num_light)])
+            partner = int(sides[num_light + _below(chance, num_packs - num_light)])
         elif off > 0 and num_light > 0:
-            partner = np.int64(sides[_below(chance, num_light)])
+            partner = int(sides[_below(chance, num_light)])
         if partner == pack:
             continue
         asked += 1
@@ -243,45 +241,100 @@ def _exchange(
     num_ours = _choices(packs.items, our_first, our_count, pair.ours)
     num_theirs = _choices(packs.items, their_first, their_count, pair.theirs)
     num_theirs = (num_theirs + _LANES - 1) // _LANES * _LANES
-    wanted = np.int32((packs.totals[pack, 0] - packs.totals[partner, 0]) // 2)
-    cost_now = np.int64(abs(wanted))
-    for bound in range(len(limits)):
-        pair.low[bound] = packs.totals[pack, 1 + bound] - limits[bound]
-        pair.high[bound] = limits[bound] - packs.totals[partner, 1 + bound]
-        cost_now += np.int64(prices[bound]) * (max(pair.low[bound], 0) + max(-pair.high[bound], 0))
+    wanted, cost_now = _situation(packs, pack, partner, limits, prices, pair)
     first = int(their_count == 0)  # none against nothing is no exchange
-    ours, best = _cheapest(pair, first, num_ours, num_theirs, wanted, prices, cost_now + indulgence)
+    below, by_tokens = cost_now + indulgence, prices[:1]
+    ours, cost = _cheapest_by_tokens(pair, first, num_ours, num_theirs, wanted, by_tokens, below)
     if ours < 0:
         return False
-    _fill_costs(pair, ours, num_theirs, wanted, prices)
-    theirs = _first_of_cost(pair.costs, best)
+    theirs = _choice_of_cost(pair, ours, num_theirs, wanted, by_tokens, cost)
+    if not _is_within(pair, ours, theirs):
+        ours, cost = _cheapest(pair, first, num_ours, num_theirs, wanted, prices, below)
+        if ours < 0:
+            return False
+        theirs = _choice_of_cost(pair, ours, num_theirs, wanted, prices, cost)
     return _trade(packs, pack, partner, our_first, their_first, pair, ours, theirs)
 
 
 @compiled
-def _cheapest(
-    pair: _Pair, first: int, num_ours: int, num_theirs: int, wanted: int, prices: NDArray[np.int32], below: int
+def _situation(
+    packs: _Packs, pack: int, partner: int, limits: NDArray[np.int64], prices: NDArray[np.int32], pair: _Pair
+) -> tuple[np.int32, int]:
+    """Fill in what may move within the bounds; the weight that should move, and what it costs if nothing moves.
+
+    What is far off is cut, so that no cost exceeds 32 bits.
+    """
+    off = (packs.totals[pack, 0] - packs.totals[partner, 0]) // 2
+    wanted = np.int32(min(max(off, -_FAR_OFF), _FAR_OFF))
+    cost_now = int(abs(wanted))
+    for bound in range(len(limits)):
+        limit = limits[bound]
+        pair.low[bound] = min(packs.totals[pack, 1 + bound] - limit, 2 * limit)
+        pair.high[bound] = max(limit - packs.totals[partner, 1 + bound], -2 * limit)
+        cost_now += int(prices[bound]) * (max(pair.low[bound], 0) + max(-pair.high[bound], 0))
+    return wanted, cost_now
+
+
+@compiled
+def _is_within(pair: _Pair, ours: int, theirs: int) -> bool:
+    """Whether an exchange leaves both packs within the bounds beside tokens; then these cannot make another one cheaper."""
+    for bound in range(1, len(pair.low)):
+        moved = pair.ours[1 + bound, ours] - pair.theirs[1 + bound, theirs]
+        if moved < pair.low[bound] or moved > pair.high[bound]:
+            return False
+    return True
+
+
+@compiled
+def _cheapest_by_tokens(
+    pair: _Pair, first: int, num_ours: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32], below: int
 ) -> tuple[int, int]:
-    """Our choice that allows the least cost, if that is below a given one, else -1; and that cost."""
+    """Our choice of least cost, as if tokens were the only bound, or -1 if none is below the given cost; and the cost."""
     ours = -1
     for choice in range(first, num_ours):
-        if choice == 0 or len(prices) > 1:
+        if choice == 0:
             _fill_costs(pair, choice, num_theirs, wanted, prices)
             cost = _least_cost(pair.costs, num_theirs)
         else:
-            cost = _least_cost_one_bound(pair, choice, num_theirs, wanted, prices[0])
+            cost = _least_cost_by_tokens(pair, choice, num_theirs, wanted, prices[0])
         if cost < below:
-            ours, below = choice, np.int64(cost)
+            ours, below = choice, cost
     return ours, below
+
+
+@compiled
+def _cheapest(
+    pair: _Pair, first: int, num_ours: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32], below: int
+) -> tuple[int, int]:
+    """Our choice of least cost, or -1 if none is below the given cost; and the cost."""
+    ours = -1
+    for choice in range(first, num_ours):
+        _fill_costs(pair, choice, num_theirs, wanted, prices)
+        cost = _least_cost(pair.costs, num_theirs)
+        if cost < below:
+            ours, below = choice, cost
+    return ours, below
+
+
+@compiled
+def _choice_of_cost(
+    pair: _Pair, ours: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32], cost: int
+) -> int:
+    """Their first choice that has this cost against ours."""
+    _fill_costs(pair, ours, num_theirs, wanted, prices)
+    theirs = 0
+    while pair.costs[theirs] != cost:
+        theirs += 1
+    return theirs
 
 
 @compiled
 def _stretch(packs: _Packs, pack: int, chance: np.uint64) -> tuple[int, int]:
     """The places of a pack that an exchange looks at: (first, count)."""
-    count = np.int64(packs.counts[pack])
+    count = int(packs.counts[pack])
     if count <= _WINDOW:
-        return packs.starts[pack], count
-    return packs.starts[pack] + _below(chance, count - _WINDOW + 1), _WINDOW
+        return int(packs.starts[pack]), count
+    return int(packs.starts[pack]) + _below(chance, count - _WINDOW + 1), _WINDOW
 
 
 @compiled
@@ -313,8 +366,8 @@ def _choices(items: NDArray[np.int32], first: int, count: int, sums: NDArray[np.
 
 
 @compiled
-def _least_cost_one_bound(pair: _Pair, choice: int, num_theirs: int, wanted: int, price: int) -> int:
-    """The least of `_fill_costs` where tokens are the only bound, without a detour through memory."""
+def _least_cost_by_tokens(pair: _Pair, choice: int, num_theirs: int, wanted: np.int32, price: np.int32) -> int:
+    """The least of `_fill_costs` with tokens as the only bound, without a detour through memory."""
     weights, tokens = pair.theirs[0], pair.theirs[1]
     weight, given = np.int32(pair.ours[0, choice] - wanted), pair.ours[1, choice]
     low, high = pair.low[0], pair.high[0]
@@ -324,12 +377,12 @@ def _least_cost_one_bound(pair: _Pair, choice: int, num_theirs: int, wanted: int
         over = np.int32(max(np.int32(low - moved), np.int32(0)) + max(np.int32(moved - high), np.int32(0)))
         cost = np.int32(abs(np.int32(weight - weights[other])) + np.int32(price * over))
         least = min(least, cost)
-    return least
+    return int(least)
 
 
 @compiled
-def _fill_costs(pair: _Pair, choice: int, num_theirs: int, wanted: int, prices: NDArray[np.int32]) -> None:
-    """What our choice costs against every choice of theirs."""
+def _fill_costs(pair: _Pair, choice: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32]) -> None:
+    """What our choice costs against every choice of theirs, by the bounds that have a price."""
     costs, weights = pair.costs, pair.theirs[0]
     weight = np.int32(pair.ours[0, choice] - wanted)
     for other in range(num_theirs):
@@ -350,15 +403,7 @@ def _least_cost(costs: NDArray[np.int32], num_theirs: int) -> int:
     least = np.int32(_NEVER)
     for other in range(num_theirs):
         least = min(least, costs[other])
-    return least
-
-
-@compiled
-def _first_of_cost(costs: NDArray[np.int32], cost: int) -> int:
-    other = 0
-    while costs[other] != cost:
-        other += 1
-    return other
+    return int(least)
 
 
 @compiled
@@ -386,7 +431,7 @@ def _trade(
 @compiled
 def _members(choice: int, packs: _Packs, pack: int) -> tuple[int, int]:
     """The samples of a choice, by their place in the stretch, the later one first; -1 where there is none."""
-    count = min(np.int64(packs.counts[pack]), _WINDOW)
+    count = min(int(packs.counts[pack]), _WINDOW)
     if choice <= count:
         return choice - 1, -1
     later, earlier = 1, choice - count - 1
@@ -397,9 +442,7 @@ def _members(choice: int, packs: _Packs, pack: int) -> tuple[int, int]:
 
 
 @compiled
-def _hand_over(
-    packs: _Packs, pack: int, partner: int, our_first: int, give: int, their_first: int, take: int
-) -> None:
+def _hand_over(packs: _Packs, pack: int, partner: int, our_first: int, give: int, their_first: int, take: int) -> None:
     if give >= 0 and take >= 0:
         for column in range(packs.items.shape[1]):
             kept = packs.items[our_first + give, column]
@@ -434,4 +477,4 @@ def _mixed(word: np.uint64) -> np.uint64:
 @compiled
 def _below(chance: np.uint64, bound: int) -> int:
     """A number of 0..bound-1 from 32 random bits."""
-    return np.int64(((chance >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32))
+    return int(np.int64(((chance >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)))

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlmprep.planning.best_fit import best_fit_decreasing
 from vlmprep.planning.equal import equal_packs
+from vlmprep.planning.media import spread_media
 from vlmprep.planning.plan import PackPlan
 from vlmprep.planning.problem import PackBounds, PackingProblem, as_integers, make_problem
 from vlmprep.schema.keyed_order import keyed_order
@@ -57,6 +58,8 @@ def plan_packs(
     """
     if balance not in ("none", "vt", "compute"):
         raise ValueError(f"balance must be none, vt or compute, got {balance!r}")
+    if not 0 <= fill_weight <= 1:
+        raise ValueError(f"fill_weight must be from 0 to 1, got {fill_weight}")
     if balance == "compute" and costs is None:
         raise ValueError("balance='compute' needs the cost of every sample: costs is None")
     bounds = PackBounds(
@@ -64,12 +67,19 @@ def plan_packs(
     )
     known_costs = None if costs is None else _checked_costs(costs, num_samples=len(np.asarray(lengths)))
     problem = make_problem(lengths, visual_tokens, bounds, fake_tokens=fake_tokens, images=images, costs=known_costs)
-    if balance == "none":
-        pack_of = best_fit_decreasing(problem)
-    else:
-        work = problem.visual_tokens if balance == "vt" or known_costs is None else as_integers(known_costs)
-        pack_of = equal_packs(problem, work.astype(np.int64), fill_weight, seed) if work.any() else best_fit_decreasing(problem)
-    return _as_plan(problem, pack_of, known_costs, seed)
+    return _as_plan(
+        problem, spread_media(problem, _packs(problem, balance, known_costs, fill_weight, seed)), known_costs, seed
+    )
+
+
+def _packs(
+    problem: PackingProblem, balance: Balance, costs: NDArray[np.float64] | None, fill_weight: float, seed: int
+) -> NDArray[np.int32]:
+    """[n] the pack of every sample; where there is no work to balance, the fewest packs."""
+    work = problem.visual_tokens.astype(np.int64) if balance == "vt" or costs is None else as_integers(costs)
+    if balance == "none" or not work.any():
+        return best_fit_decreasing(problem)
+    return equal_packs(problem, work, fill_weight, seed)
 
 
 def _checked_costs(costs: ArrayLike, *, num_samples: int) -> NDArray[np.float64]:

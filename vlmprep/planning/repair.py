@@ -42,7 +42,7 @@ def _is_over(problem: PackingProblem, pack_of: NDArray[np.int32]) -> NDArray[np.
     """[num_packs] whether a pack is over a bound, its fake image included."""
     tokens = np.bincount(pack_of, weights=problem.lengths)
     media = np.bincount(pack_of, weights=problem.visual_tokens)
-    over = tokens + problem.fake_tokens * (media == 0) > problem.pack_size
+    over: NDArray[np.bool_] = tokens + problem.fake_tokens * (media == 0) > problem.pack_size
     for demand, limit in zip(problem.demands.T, problem.limits, strict=True):
         over |= np.bincount(pack_of, weights=demand) > limit
     return over
