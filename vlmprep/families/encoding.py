@@ -22,9 +22,9 @@ KINDS = ("image", "video", "audio")
 class PlaceholderEncoder:
     """Tokenizes rendered conversations as the processor would, without writing its placeholders out.
 
-    A processor replaces each placeholder that the template left by a long text: hundreds of `<|image_pad|>`, wrapped or split into
-    rows in some families. Placeholders are added tokens, which no neighbour can merge with; so runs of them are written once,
-    tokenized, and repeated as numbers.
+    A processor replaces each placeholder that the template left by a long text: hundreds of `<|image_pad|>`, wrapped or
+    split into rows in some families. Placeholders are added tokens, which no neighbour can merge with; so runs of them
+    are written once, tokenized, and repeated as numbers.
 
     Args:
         processor: A processor with a fast tokenizer.

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vlmprep.families.base import BaseFamily, first_line
 from vlmprep.families.mrope import MropePositions
+from vlmprep.families.patches import patches_of
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Tokens
 from vlmprep.schema.pixels import PixelRule
@@ -46,6 +48,7 @@ class Qwen2VL(BaseFamily):
             )
         self._positions = MropePositions(model_class, self.config)
         self.patch_bytes = 3 * self._images.patch_size**2
+        self._resizes_alone = self._resize_agrees()
 
     def _model_classes(self) -> tuple[type, type]:
         from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLConfig
@@ -70,10 +73,14 @@ class Qwen2VL(BaseFamily):
         return {"image_grid_thw": grid}, num_patches, num_patches // images.merge_size**2
 
     def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
-        """One decoded image as `pixel_values` uint8 [patches, 3, patch, patch] and `image_grid_thw` [1, 3] int64.
+        """One decoded image as `pixel_values` uint8 [patches, 3, patch, patch] and `image_grid_thw` [1, 3] int64."""
+        return self._resized(decoded) if self._may_resize_alone(decoded) else self._processed(decoded)
 
-        Resizing works on uint8 and comes before rescaling, so leaving out the arithmetic gives the very levels that it would
-        work on; a temporal patch of one leaves out the second copy of a still image.
+    def _processed(self, decoded: Any) -> dict[str, NDArray[Any]]:
+        """Through the whole image processor, less its arithmetic.
+
+        Resizing works on uint8 and comes before rescaling, so leaving out the arithmetic gives the very levels that it
+        would work on; a temporal patch of one leaves out the second copy of a still image.
         """
         made = self._images(images=[decoded], do_rescale=False, do_normalize=False, temporal_patch_size=1)
         side = self._images.patch_size
@@ -87,6 +94,37 @@ class Qwen2VL(BaseFamily):
             "pixel_values": pixels.reshape(len(pixels), -1, side, side),
             "image_grid_thw": np.asarray(made["image_grid_thw"], dtype=np.int64),
         }
+
+    def _may_resize_alone(self, decoded: Any) -> bool:
+        """Whether an image is what torchvision's loader makes, so that nothing of the processor but its resize does work."""
+        return (
+            self._resizes_alone
+            and isinstance(decoded, torch.Tensor)
+            and decoded.dtype == torch.uint8
+            and decoded.ndim == 3
+            and decoded.shape[0] == 3
+        )
+
+    def _resized(self, decoded: torch.Tensor) -> dict[str, NDArray[Any]]:
+        """Through the processor's resize alone, in the memory order that the decoder left: half the time, the same levels."""
+        images = self._images
+        side, merge = images.patch_size, images.merge_size
+        resized = images.resize(decoded[None], images.size, images.resample, side * merge)[0]
+        pixels = patches_of(resized.permute(1, 2, 0).numpy(), side, merge)
+        grid = [[1, resized.shape[1] // side, resized.shape[2] // side]]
+        return {"pixel_values": pixels, "image_grid_thw": np.array(grid, dtype=np.int64)}
+
+    def _resize_agrees(self) -> bool:
+        """Try the short way against the whole processor, on an image to enlarge and one to shrink."""
+        if self.loader != "torchvision" or not self._images.do_resize:
+            return False
+        levels = np.random.default_rng(0).integers(0, 256, (61, 203, 3), dtype=np.uint8)
+        for image in (levels[:9, :23], levels):
+            decoded = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+            short, whole = self._resized(decoded), self._processed(decoded)
+            if not all(np.array_equal(short[name], whole[name]) for name in whole):
+                return False
+        return True
 
     def positions(self, tokens: Tokens, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
         """The model's own mRoPE: temporal, height and width axes, [3, S]."""

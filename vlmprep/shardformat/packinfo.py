@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 __all__ = ["FakeImage", "MemberInfo", "PackInfo", "SampleRef"]
@@ -101,7 +101,20 @@ class PackInfo:
 
 
 def _plain(info: PackInfo) -> dict[str, Any]:
-    return {**asdict(info), "members": {name: asdict(member) for name, member in info.members.items()}}
+    return {
+        "pack_id": info.pack_id,
+        "samples": [_shallow(sample) for sample in info.samples],
+        "document_lengths": info.document_lengths,
+        "fake": None if info.fake is None else _shallow(info.fake),
+        "images": info.images,
+        "videos": info.videos,
+        "members": {name: _shallow(member) for name, member in info.members.items()},
+    }
+
+
+def _shallow(value: SampleRef | FakeImage | MemberInfo) -> dict[str, Any]:
+    """A flat dataclass as a dictionary; dataclasses.asdict would copy every value deeply."""
+    return {entry.name: getattr(value, entry.name) for entry in fields(value)}
 
 
 def _member(value: dict[str, Any]) -> MemberInfo:

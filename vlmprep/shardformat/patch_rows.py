@@ -74,6 +74,10 @@ def inverse(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _to_planes(natural: NDArray[np.uint8], stored: NDArray[np.uint8]) -> None:
     """Copy [patches, channels, height, width] to [height, channels, patches, width], a patch's row as one item."""
+    planes = natural.transpose(2, 1, 0, 3)
+    if planes.flags.c_contiguous:  # a view of planes, as families lay them out: nothing to reorder
+        stored[...] = planes
+        return
     row = np.dtype((np.void, natural.shape[3]))
     source = np.ascontiguousarray(natural).view(row)[..., 0]
     target = stored.view(row)[..., 0]
