@@ -13,8 +13,8 @@ import torch
 import vlmprep
 from tests.packsets import PIXEL_RULE, WrittenPack, text_pack, write_pack_set
 from vlmprep.runtime import Batch, Loader, PackSet
-from vlmprep.runtime.loader import PixelType
 from vlmprep.runtime.pixels import restore
+from vlmprep.runtime.steps import PixelType
 from vlmprep.schema.pixels import PixelRule
 
 NUM_PACKS = 43
@@ -287,6 +287,13 @@ def test_neat_batches_are_the_collates(packs: PackSet, backend: str) -> None:
         for name, value in wanted.items():
             assert batch[name].dtype == value.dtype
             assert torch.equal(batch[name], value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_iterating_leaves_the_trainings_random_numbers_alone(packs: PackSet, workers: int) -> None:
+    before = torch.get_rng_state()
+    assert len(list(Loader(packs, num_workers=workers))) == NUM_PACKS
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_tensors_arrive_on_the_device(image_packs: PackSet) -> None:

@@ -111,6 +111,9 @@ def test_logits_and_loss_of_a_pack_are_those_of_its_documents_alone(
         losses, labels = losses + summed.item(), labels + int((document.fields["labels"] != -100).sum())
     assert labels == batch.num_label_tokens_in_step > 20
     assert loss.item() == pytest.approx(losses / labels, abs=TOLERANCE)
+    if collate == "hf":
+        shares = model(**batch, num_items_in_batch=2 * batch.num_label_tokens_in_step)
+        assert shares.loss.item() == pytest.approx(loss.item() / 2, abs=TOLERANCE)
 
 
 def test_a_fixed_row_length_changes_neither_logits_nor_loss(

@@ -200,6 +200,14 @@ def test_errors_in_workers_keep_their_type_and_name(root: Path) -> None:
         list(DataLoader(packs, batch_size=None, num_workers=1, collate_fn=as_it_is))
 
 
+def test_short_reads_are_continued(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: whole(file, [buffers[0][:1000]], offset))
+    packs = vlmprep.open(root)
+    for pack_id, content in enumerate(make(8)):
+        assert_same(packs[pack_id], content)
+
+
 def test_few_files_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_MAX_OPEN_FILES", 2)
     packs = vlmprep.open(write_pack_set(tmp_path / "set", [text_pack(k) for k in range(9)], packs_per_shard=1))

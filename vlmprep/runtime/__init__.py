@@ -4,6 +4,7 @@ store.py     files of a local folder or an fsspec URL
 packset.py   `open`: packs by number, digests checked
 order.py     which packs a step consumes
 loader.py    `Loader`: one rank's batches, with resume
+steps.py     one rank's share of a step: read, collated, finished
 collate.py   packs to one batch, with masks.py
 pixels.py    stored uint8 to the processor's floats
 """

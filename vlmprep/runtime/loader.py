@@ -3,59 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from vlmprep.runtime.batch import Batch
-from vlmprep.runtime.collate import BACKENDS, Collate, Pack, attention_mask_for, check_rows, hf, neat
+from vlmprep.runtime.collate import Collate
 from vlmprep.runtime.order import Tail, check_tail, epoch_order, num_repeats, num_steps, step_places
 from vlmprep.runtime.packset import PackSet
-from vlmprep.runtime.pixels import restore
-from vlmprep.schema.packset import IGNORE_INDEX
-from vlmprep.schema.pixels import PixelRule
+from vlmprep.runtime.steps import PIXEL_TYPES, Finish, PixelType, Step, StepReader, choose_collate
 
-__all__ = ["Loader", "PixelType"]
+__all__ = ["Loader"]
 
-PixelType: TypeAlias = Literal["float32", "bfloat16", "stored"]
-
-_DTYPES: dict[PixelType, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "stored": torch.uint8}
 _STATE_VERSION = 1
 _IDENTITY = ("pack_set", "seed", "shuffle", "tail")
 """Entries of a state that say which order it is a place in."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """One rank's share of a step."""
-
-    pack_ids: tuple[int, ...]
-    repeated: tuple[bool, ...]
-    num_label_tokens: int
-    """Of the whole step, over all ranks."""
-
-
-class _Steps(Dataset[Batch]):
-    """Reads and collates a step; the part of the work that runs in worker processes."""
-
-    def __init__(self, packs: PackSet, collate: Collate) -> None:
-        self._packs = packs
-        self._collate = collate
-
-    def __getitem__(self, step: _Step) -> Batch:
-        packs: list[Pack] = []
-        for pack_id, repeated in zip(step.pack_ids, step.repeated, strict=True):
-            pack = self._packs[pack_id]
-            packs.append({**pack, "labels": torch.full_like(pack["labels"], IGNORE_INDEX)} if repeated else pack)
-        batch = Batch(self._collate(packs))
-        batch.num_label_tokens_in_step = step.num_label_tokens
-        batch.pack_ids, batch.repeated = step.pack_ids, step.repeated
-        return batch
 
 
 class Loader:
@@ -111,8 +75,8 @@ class Loader:
         max_length: int | None = None,
     ) -> None:
         check_tail(tail)
-        if pixels not in _DTYPES:
-            raise ValueError(f"pixels must be one of {', '.join(_DTYPES)}, got {pixels!r}")
+        if pixels not in PIXEL_TYPES:
+            raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
         _check_ranks(dp_rank, dp_world_size, packs_per_rank)
         self.packs = packs
         self.dp_rank, self.dp_world_size, self.packs_per_rank = dp_rank, dp_world_size, packs_per_rank
@@ -122,8 +86,8 @@ class Loader:
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
         self._device = None if device is None else torch.device(device)
         mask = attn_implementation if collate == "neat" else None
-        self._finish = _Finish(packs.manifest.pixels, pixels, self._device, mask)
-        self._collate = _collate(packs, collate, attn_implementation, packs_per_rank, max_length)
+        self._finish = Finish(packs.manifest.pixels, pixels, self._device, mask)
+        self._collate = choose_collate(packs, collate, attn_implementation, packs_per_rank, max_length)
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"the pack set has {len(packs)} packs, a step takes {self.global_batch} "
@@ -201,66 +165,28 @@ class Loader:
 
     def _batches(self, consumed: int) -> DataLoader[Batch]:
         return DataLoader(
-            _Steps(self.packs, self._collate),
+            StepReader(self.packs, self._collate),
             batch_size=None,
             sampler=self._steps(consumed),
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch_factor,
             pin_memory=self._device is not None and self._device.type == "cuda",
             collate_fn=_as_it_is,
+            generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
         )
 
-    def _steps(self, consumed: int) -> Iterator[_Step]:
+    def _steps(self, consumed: int) -> Iterator[Step]:
         """This rank's share of every step that is left of the epoch."""
         order = epoch_order(len(self.packs), seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
         own = slice(self.dp_rank * self.packs_per_rank, (self.dp_rank + 1) * self.packs_per_rank)
         for step in range(len(self)):
             places = step_places(order, consumed=consumed, step=step, global_batch=self.global_batch)
             counted = places.pack_ids[~places.repeated]
-            yield _Step(
+            yield Step(
                 pack_ids=tuple(places.pack_ids[own].tolist()),
                 repeated=tuple(places.repeated[own].tolist()),
                 num_label_tokens=int(self.packs.index.num_label_tokens[counted].sum(dtype=np.int64)),
             )
-
-
-class _Finish:
-    """What is left to do for a batch where the model is: move it, restore its pixels, spell its mask out."""
-
-    def __init__(
-        self, rules: dict[str, PixelRule], pixels: PixelType, device: torch.device | None, mask: str | None
-    ) -> None:
-        self._rules = {} if pixels == "stored" else rules
-        self._dtype = _DTYPES[pixels]
-        self._device = device
-        self._mask = mask
-
-    def __call__(self, batch: Batch) -> Batch:
-        if self._device is not None:
-            for name, value in batch.items():
-                batch[name] = value.to(self._device, non_blocking=True) if isinstance(value, Tensor) else value
-        if self._mask is not None:
-            batch["attention_mask"] = attention_mask_for(batch["attention_mask"], self._mask)
-        for field in self._rules.keys() & batch.keys():
-            batch[field] = restore(batch[field], self._rules[field], self._dtype)
-        return batch
-
-
-def _collate(
-    packs: PackSet, collate: str | Collate, backend: str, packs_per_rank: int, max_length: int | None
-) -> Collate:
-    """The collate that workers run; `neat` leaves its mask as document numbers, which are small to hand over."""
-    padding = packs.manifest.pad_token_id
-    if collate == "neat":
-        if backend not in BACKENDS:
-            raise ValueError(f"collate='neat' has masks for {', '.join(BACKENDS)}, got attn_implementation={backend!r}")
-        return partial(neat, padding_idx=padding, max_length=max_length, attn_implementation="flash_attention_2")
-    if collate == "hf":
-        check_rows(packs_per_rank, backend)
-        return partial(hf, padding_idx=padding, max_length=max_length, attn_implementation=backend)
-    if callable(collate):
-        return collate
-    raise ValueError(f"collate must be 'neat', 'hf' or a callable, got {collate!r}")
 
 
 def _check_ranks(dp_rank: int, dp_world_size: int, packs_per_rank: int) -> None:
