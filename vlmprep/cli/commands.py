@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vlmprep.cli import demo, estimate, inspect, pack, plan
+from vlmprep.cli import demo, estimate, inspect, pack, plan, verify
 
-__all__ = ["demo", "estimate", "inspect", "pack", "plan"]
+__all__ = ["demo", "estimate", "inspect", "pack", "plan", "verify"]

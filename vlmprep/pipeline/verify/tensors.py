@@ -1,0 +1,194 @@
+"""The invariants of one pack's tensors: what must hold between them, what the pack says about itself and its row of the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmprep.pipeline.verify.media import media_problems
+from vlmprep.schema.packset import IGNORE_INDEX, SEQUENCE_FIELDS
+from vlmprep.shardformat.members import Array
+from vlmprep.shardformat.packinfo import PackInfo
+from vlmprep.shards.receipts import PackRecord
+
+__all__ = ["PackRules", "tensor_problems"]
+
+DTYPES = {
+    "input_ids": ("int32",),
+    "labels": ("int32",),
+    "attention_mask": ("uint16", "int32"),
+    "position_ids": ("int32",),
+    "mm_token_type_ids": ("uint8",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackRules:
+    """What the manifest says of every pack."""
+
+    pack_size: int
+    position_axes: int
+    needs_image: bool
+    """A pack without media has a fake image."""
+    pixel_fields: frozenset[str]
+    """Fields that hold uint8 pixels, for which the manifest has a rule."""
+    patches_per_visual_token: int | None
+    """None where the fingerprint does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layout:
+    """Where the documents of a pack lie, the fake image's included; n of them over S tokens."""
+
+    numbers: NDArray[np.int64]  # [S]: 1..n, 0 on the fake image
+    starts: NDArray[np.int64]  # [n]
+    lengths: NDArray[np.int64]  # [n]
+    num_real: int
+
+
+def tensor_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord, rules: PackRules) -> Iterator[str]:
+    """Hold a pack against everything that is known of it.
+
+    Args:
+        info: What the pack says about itself.
+        fields: Its tensors, in natural order.
+        row: Its row of the index.
+        rules: What the manifest says of every pack.
+
+    Yields:
+        A sentence for everything that is wrong. Where shapes or document lengths are, nothing further is looked at.
+    """
+    found = list(shape_problems(fields, rules)) or list(length_problems(info, len(fields["input_ids"])))
+    if found:
+        yield from found
+        return
+    layout = layout_of(info)
+    yield from number_problems(fields, layout)
+    yield from label_problems(fields, layout)
+    yield from position_problems(fields, layout)
+    yield from fake_problems(info, rules)
+    yield from media_problems(info, fields, layout.numbers, rules.pixel_fields, rules.patches_per_visual_token)
+    yield from count_problems(info, fields, row)
+
+
+def shape_problems(fields: Mapping[str, Array], rules: PackRules) -> Iterator[str]:
+    """Sequence fields that are missing, or not of the type and shape that the format has for them."""
+    if missing := [name for name in SEQUENCE_FIELDS if name not in fields]:
+        yield f"it has no {', '.join(missing)}"
+        return
+    ids = fields["input_ids"]
+    size = ids.shape[0] if ids.ndim else 0
+    if not 0 < size <= rules.pack_size:
+        yield f"input_ids holds {size} tokens, a pack has 1 to {rules.pack_size}"
+    for name in SEQUENCE_FIELDS:
+        shape = (rules.position_axes, size) if name == "position_ids" and rules.position_axes > 1 else (size,)
+        array = fields[name]
+        if array.shape != shape or array.dtype.name not in DTYPES[name]:
+            expected = f"{' or '.join(DTYPES[name])} {list(shape)}"
+            yield f"{name} is {array.dtype.name} {list(array.shape)}, expected {expected}"
+
+
+def length_problems(info: PackInfo, size: int) -> Iterator[str]:
+    """Document lengths that do not add up to the pack."""
+    lengths = all_lengths(info)
+    if any(length < 1 for length in lengths):
+        yield f"key.json gives a document {min(lengths)} tokens"
+    elif sum(lengths) != size:
+        yield f"its documents have {sum(lengths)} tokens by key.json, input_ids holds {size}"
+
+
+def all_lengths(info: PackInfo) -> list[int]:
+    """Tokens of every document, the fake image's last."""
+    return [*info.document_lengths, *([info.fake.length] if info.fake else [])]
+
+
+def layout_of(info: PackInfo) -> Layout:
+    """Where key.json puts the documents."""
+    lengths = np.array(all_lengths(info), dtype=np.int64)
+    num_real = len(info.document_lengths)
+    numbers = np.arange(1, len(lengths) + 1)
+    numbers[num_real:] = 0
+    return Layout(
+        numbers=np.repeat(numbers, lengths), starts=np.cumsum(lengths) - lengths, lengths=lengths, num_real=num_real
+    )
+
+
+def number_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[str]:
+    """attention_mask: documents 1..n in order, 0 on exactly the fake image's tail."""
+    mask = fields["attention_mask"]
+    if (at := first(mask != layout.numbers)) is not None:
+        yield f"attention_mask is {mask[at]} at token {at}, expected {layout.numbers[at]} by key.json's document lengths"
+
+
+def label_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[str]:
+    """labels: the next token of the same document or -100, never a placeholder, and something to learn everywhere."""
+    ids, labels, types = fields["input_ids"], fields["labels"], fields["mm_token_type_ids"]
+    is_label = labels != IGNORE_INDEX
+    has_next = np.ones(len(ids), dtype=np.bool_)
+    has_next[layout.starts + layout.lengths - 1] = False
+    if (at := first(ids < 0)) is not None:
+        yield f"input_ids is {ids[at]} at token {at}"
+    if (at := first(is_label & (labels < 0))) is not None:
+        yield f"the label of token {at} is {labels[at]}, expected a token id or {IGNORE_INDEX}"
+    if (at := first(is_label & (layout.numbers == 0))) is not None:
+        yield f"token {at} belongs to the fake image and has the label {labels[at]}"
+    if (at := first(is_label & has_next & (labels != np.roll(ids, -1)))) is not None:
+        yield f"the label of token {at} is {labels[at]}, the next token of document {layout.numbers[at]} is {ids[at + 1]}"
+    if (at := first(is_label & has_next & (np.roll(types, -1) != 0))) is not None:
+        yield f"the label of token {at} in document {layout.numbers[at]} is a placeholder for media"
+    learned = np.add.reduceat(is_label.astype(np.int64), layout.starts)[: layout.num_real]
+    if (at := first(learned == 0)) is not None:
+        yield f"document {at + 1} has no label: nothing of it is learned"
+
+
+def position_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[str]:
+    """position_ids: from 0 in every document; in documents without media one more with every token, on every axis."""
+    positions: NDArray[np.int32] = fields["position_ids"].reshape(-1, len(layout.numbers))  # [axes, S]
+    starts = positions[:, layout.starts]  # [axes, n]
+    if (at := first(np.any(starts != 0, axis=0))) is not None:
+        yield f"positions of document {at + 1} start at {starts[:, at].tolist()}, expected 0"
+    if (at := first(np.any(positions < 0, axis=0))) is not None:
+        yield f"the position of token {at} is {positions[:, at].tolist()}"
+    has_media = np.logical_or.reduceat(fields["mm_token_type_ids"] != 0, layout.starts)
+    counted = np.repeat(~has_media if len(positions) > 1 else np.ones_like(has_media), layout.lengths)
+    within = np.arange(len(layout.numbers)) - np.repeat(layout.starts, layout.lengths)
+    if (at := first(counted & np.any(positions != within, axis=0))) is not None:
+        yield f"the position of token {at} is {positions[:, at].tolist()}, expected {within[at]} in its document"
+
+
+def fake_problems(info: PackInfo, rules: PackRules) -> Iterator[str]:
+    """The fake image stands in packs without media, and only there."""
+    has_media = bool(info.images or info.videos)
+    if info.fake is None:
+        if rules.needs_image and not has_media:
+            yield "it holds neither media nor a fake image, though --fake-image pack was asked for"
+    elif info.fake.kind != "pack":
+        yield f"key.json has a fake image of the unknown kind {info.fake.kind!r}"
+    elif has_media:
+        yield f"it has a fake image beside {len(info.images)} images and {len(info.videos)} videos"
+
+
+def count_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord) -> Iterator[str]:
+    """Counts of the index that the tensors do not bear out."""
+    found = {
+        "num_tokens": len(fields["input_ids"]),
+        "num_visual_tokens": int(np.isin(fields["mm_token_type_ids"], (1, 2)).sum()),
+        "num_label_tokens": int((fields["labels"] != IGNORE_INDEX).sum()),
+        "num_samples": len(info.samples),
+        "num_images": len(info.images),
+        "num_videos": len(info.videos),
+    }
+    for name, count in found.items():
+        if count != getattr(row, name):
+            yield f"{name} is {getattr(row, name)} in the index, the pack has {count}"
+    if not (np.isfinite(row.cost) and row.cost >= 0):
+        yield f"cost is {row.cost} in the index"
+
+
+def first(wrong: NDArray[Any]) -> int | None:
+    """The first place where something is wrong."""
+    return int(wrong.argmax()) if wrong.any() else None
