@@ -23,10 +23,13 @@ from vlmprep.schema.keyed_order import keyed_order
 
 __all__ = ["equal_packs"]
 
-_LADDER = (0.0015, 0.003, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2)
+_LADDER = (
+    *(0.0015, 0.003, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03),
+    *(0.04, 0.05, 0.06, 0.07, 0.085, 0.1, 0.115, 0.1325, 0.15, 0.2),
+)
 """Packs beyond the fewest possible, as shares of these."""
-_PATIENCE = 5
-"""Rungs of the ladder without progress after which it is left."""
+_PATIENCE = 2.5
+"""Rungs of the ladder without progress after which it is left, times the fill weight."""
 _TRIAL_SAMPLES = 8192
 _MEETINGS = 2_000_000
 """Pairs of packs that a small plan is worth."""
@@ -66,7 +69,7 @@ def _best_spare(
     """The share of packs beyond the fewest that makes the best packs, and the predicted time of an epoch with them."""
     best_spare, best_time, failures = 0.0, np.inf, 0
     for spare in _LADDER:
-        if failures == _PATIENCE or best_time <= 1 + fill_weight * spare:  # equal packs could not be better either
+        if failures * fill_weight >= _PATIENCE or best_time <= 1 + fill_weight * spare:  # equal packs could not be better either
             break
         num_packs = _num_packs(problem, spare)
         time = _time(problem, work, _equalized(problem, work, num_packs, num_sweeps, seed), fill_weight)
