@@ -90,6 +90,11 @@ def test_the_transform_makes_pictures_smaller(compression: Compression) -> None:
     assert transformed < 0.9 * natural
 
 
+def test_positions_cost_next_to_nothing() -> None:
+    positions = np.tile(np.concatenate([np.arange(length) for length in (900, 2100, 700)]), (3, 1)).astype(np.int32)
+    assert len(encode_member("position_ids", positions, compression="zstd")[1]) < 0.2 * positions.nbytes
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_memory_order_does_not_matter(compression: Compression) -> None:
     pixels = picture(20)

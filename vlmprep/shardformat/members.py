@@ -39,9 +39,11 @@ PIXEL_FIELDS = ("pixel_values", "pixel_values_videos")
 
 _ENDINGS: dict[Compression, str] = {"zstd": ".npy.zst", "lz4": ".npy.lz4", "none": ".npy"}
 
-_ZSTD = {"window_log": 17, "hash_log": 6, "chain_log": 6, "search_log": 1, "min_match": 7, "target_length": 0}
+_ZSTD_LEVEL = 1
+_ZSTD_PIXELS = {"window_log": 17, "hash_log": 6, "chain_log": 6, "search_log": 1, "min_match": 7, "target_length": 0}
 """Level 1 with a tiny hash table: transformed pixels hardly repeat, so entropy coding does the work and looking for
-matches only takes time. The same size as level 1 in 0.77 of its time; level 3 is 1% smaller in 1.5 times as long."""
+matches only takes time. The same size as level 1 in 0.77 of its time; level 3 is 1% smaller in 1.5 times as long.
+Everything else repeats: positions are six times as large without matches."""
 
 Array: TypeAlias = NDArray[Any]
 
@@ -89,7 +91,7 @@ def encode_member(field: str, array: Array, *, compression: Compression) -> tupl
         patch_rows.forward(array, stored)
     else:
         stored[...] = array
-    return field + _ENDINGS[compression], npy.data if compression == "none" else _compress(npy, compression)
+    return field + _ENDINGS[compression], _compress(npy, compression, transformed=transformed)
 
 
 def decode_member(suffix: str, data: memoryview, info: MemberInfo) -> tuple[str, Array]:
@@ -137,14 +139,17 @@ def _is_transformed(field: str, array: Array, compression: Compression) -> bool:
     return compression != "none" and field in PIXEL_FIELDS and patch_rows.fits(array)
 
 
-def _compress(npy: Array, compression: Compression) -> memoryview:
-    if compression == "zstd":
+def _compress(npy: Array, compression: Compression, *, transformed: bool) -> memoryview:
+    if compression == "none":
+        return npy.data
+    if compression == "zstd" and transformed:
         import zstandard  # writers alone need it: Arrow unpacks, but cannot be told how to pack
 
-        parameters = zstandard.ZstdCompressionParameters(strategy=zstandard.STRATEGY_FAST, **_ZSTD)
+        parameters = zstandard.ZstdCompressionParameters(strategy=zstandard.STRATEGY_FAST, **_ZSTD_PIXELS)
         return memoryview(zstandard.ZstdCompressor(compression_params=parameters).compress(npy.data))
+    codec = pa.Codec("zstd", compression_level=_ZSTD_LEVEL) if compression == "zstd" else pa.Codec(compression)
     # The slice has the buffer's final size; a view of the buffer itself keeps the length that it was allocated with.
-    return memoryview(pa.Codec(compression).compress(npy).slice()).cast("B")
+    return memoryview(codec.compress(npy).slice()).cast("B")
 
 
 def _decompress(data: memoryview, compression: Compression, npy_bytes: int) -> memoryview:
