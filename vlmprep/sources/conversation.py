@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from vlmprep.schema.conversation import Media, MediaKind, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources.media import resolve_location
+from vlmprep.sources.columns import MEDIA_COLUMNS, MediaColumn, media_columns, message_column
+from vlmprep.sources.locations import resolve_location
+from vlmprep.sources.records import parse_record, sample_id
 from vlmprep.sources.spec import SourceSpec
+from vlmprep.sources.wording import clipped, kind_of, names, shown
 
 __all__ = ["RowReader"]
 
-MESSAGE_COLUMNS = ("messages", "conversations")
-MEDIA_COLUMNS: dict[MediaKind, tuple[str, ...]] = {
-    "image": ("images", "image"),
-    "video": ("videos", "video"),
-    "audio": ("audios", "audio"),
-}
 TAG = re.compile(r"<(image|video|audio)>")
 ROLES = {
     "system": "system",
@@ -35,10 +30,12 @@ ROLES = {
     "tool": "tool",
     "observation": "tool",
 }
-ID_COLUMNS = ("id", "sample_id", "uid")
 OPT_OUT = ("learn", "loss", "train", "weight")
 """Per-message switches of the loss: false or 0 leaves an assistant turn out."""
-TEMPLATE_EXTRAS = ("tool_calls", "function_call", "reasoning_content", "thinking")
+TEMPLATE_EXTRAS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+"""What templates write beside a message's content."""
+
+Columns = dict[MediaKind, MediaColumn]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,118 +66,91 @@ class RowReader:
         return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages)
 
     def _converted(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
-        media = {kind: self._media_column(record, kind) for kind in MEDIA_COLUMNS}
-        messages = tuple(self._message(at, value, media) for at, value in enumerate(self._messages(record)))
-        for kind, left in media.items():
-            if left:
-                tags = sum(part.kind == kind for m in messages for part in m.parts if isinstance(part, Media))
-                raise RefuseSample(
-                    "tag-mismatch", f"{tags} <{kind}> tags, {tags + len(left)} {kind}s: each needs the other"
-                )
-        return messages
-
-    def _messages(self, record: Mapping[str, Any]) -> list[Any]:
-        wanted = (self.spec.columns["messages"],) if "messages" in self.spec.columns else MESSAGE_COLUMNS
-        column = next((name for name in wanted if name in record), None)
-        if column is None:
+        if record.get("tools"):
             raise RefuseSample(
-                "missing-column",
-                f"no column {' or '.join(map(repr, wanted))}; the row has {', '.join(map(repr, record))}",
+                "unsupported-message",
+                "the row has 'tools', which vlmprep does not render; fold them into a system turn",
             )
-        messages = record[column]
-        if not isinstance(messages, list) or not messages:
-            raise RefuseSample("no-messages", f"{column!r} is {_kind(messages)}, expected a list of messages")
+        columns = media_columns(record, self.spec.columns)
+        rows = message_column(record, self.spec.columns)
+        messages = tuple(self._message(at, value, columns) for at, value in enumerate(rows))
+        for column in columns.values():
+            column.check_empty()
         return messages
 
-    def _media_column(self, record: Mapping[str, Any], kind: MediaKind) -> list[Any]:
-        own = self.spec.columns.get(f"{kind}s")
-        column = own or next((name for name in MEDIA_COLUMNS[kind] if record.get(name)), None)
-        value = record.get(column) if column else None
-        if value is None:
-            return []
-        return list(value) if isinstance(value, list) else [value]
-
-    def _message(self, at: int, value: Any, media: dict[MediaKind, list[Any]]) -> Message:
+    def _message(self, at: int, value: Any, columns: Columns) -> Message:
         if not isinstance(value, dict):
-            raise RefuseSample("bad-message", f"message {at} is {_kind(value)}, expected an object")
+            raise RefuseSample("bad-message", f"message {at} is {kind_of(value)}, expected an object")
         tags = self.spec.tags
         role_key = tags.get("role_tag") or ("role" if "role" in value else "from")
         content_key = tags.get("content_tag") or ("content" if "content" in value else "value")
         if role_key not in value:
-            raise RefuseSample(
-                "missing-role", f"message {at} has no {role_key!r}; it has {', '.join(map(repr, value))}"
-            )
+            raise RefuseSample("missing-role", f"message {at} has no {role_key!r}; it has {names(value)}")
         role = self._role(at, value[role_key])
         if extra := [name for name in TEMPLATE_EXTRAS if value.get(name)]:
             raise RefuseSample(
                 "unsupported-message",
                 f"message {at} has {extra[0]!r}, whose tokens cannot be labelled; fold it into the content",
             )
-        parts = self._parts(at, value.get(content_key), media)
-        return Message(role=role, parts=parts, learn=_learn(at, value))
+        if content_key not in value:
+            raise RefuseSample("bad-message", f"message {at} has no {content_key!r}; it has {names(value)}")
+        return Message(role=role, parts=self._parts(at, value[content_key], columns), learn=is_learned(at, value))
 
     def _role(self, at: int, role: Any) -> str:
-        own = {
-            self.spec.tags[f"{name}_tag"]: name
-            for name in ("user", "assistant", "system")
-            if f"{name}_tag" in self.spec.tags
-        }
+        tags = self.spec.tags
+        own = {tags[f"{name}_tag"]: name for name in ("user", "assistant", "system") if f"{name}_tag" in tags}
         known = own.get(role) or ROLES.get(role) if isinstance(role, str) else None
         if known is None:
             raise RefuseSample(
-                "unknown-role", f"message {at} has the role {role!r}; known are {', '.join([*own, *ROLES])}"
+                "unknown-role", f"message {at} has the role {shown(role)}; known are {', '.join([*own, *ROLES])}"
             )
         return known
 
-    def _parts(self, at: int, content: Any, media: dict[MediaKind, list[Any]]) -> tuple[Part, ...]:
+    def _parts(self, at: int, content: Any, columns: Columns) -> tuple[Part, ...]:
         if isinstance(content, str):
-            return tuple(self._tagged_text(content, media))
+            return tuple(self._tagged_text(content, columns))
         if not isinstance(content, list):
             raise RefuseSample(
-                "bad-message", f"the content of message {at} is {_kind(content)}, expected text or parts"
+                "bad-message", f"the content of message {at} is {kind_of(content)}, expected text or parts"
             )
-        parts: list[Part] = []
-        for piece in content:
-            parts.extend(self._content_part(at, piece, media))
-        return tuple(parts)
+        return tuple(part for piece in content for part in self._content_part(at, piece, columns))
 
-    def _tagged_text(self, text: str, media: dict[MediaKind, list[Any]]) -> list[Part]:
+    def _tagged_text(self, text: str, columns: Columns) -> list[Part]:
         """Split `text` at its media tags, which take the media of the row's columns in order."""
+        if "<" not in text:
+            return [Text(text=text)] if text else []
         parts: list[Part] = []
         end = 0
         for match in TAG.finditer(text):
-            kind: MediaKind = match[1]  # type: ignore[assignment]  # the pattern names just the kinds
-            if not media[kind]:
-                raise RefuseSample("tag-mismatch", f"more <{kind}> tags than {kind}s: each needs the other")
             if match.start() > end:
                 parts.append(Text(text=text[end : match.start()]))
-            parts.append(self._medium(kind, media[kind].pop(0)))
+            kind = cast(MediaKind, match[1])  # the pattern names just the kinds
+            parts.append(self._medium(kind, columns[kind].take()))
             end = match.end()
         if end < len(text):
             parts.append(Text(text=text[end:]))
         return parts
 
-    def _content_part(self, at: int, piece: Any, media: dict[MediaKind, list[Any]]) -> list[Part]:
+    def _content_part(self, at: int, piece: Any, columns: Columns) -> list[Part]:
+        """One of OpenAI's content parts; a media part that names nothing takes from the row's column."""
         kind = piece.get("type") if isinstance(piece, dict) else None
         if kind == "text" and isinstance(piece.get("text"), str):
             return [Text(text=piece["text"])] if piece["text"] else []
         if kind in ("image_url", "video_url", "audio_url"):
             value = piece.get(kind)
             return [self._medium(kind.removesuffix("_url"), value.get("url") if isinstance(value, dict) else value)]
-        if kind in MEDIA_COLUMNS:
+        if isinstance(kind, str) and kind in MEDIA_COLUMNS:
             value = next((piece[key] for key in (kind, "path", "url") if piece.get(key)), None)
-            if value is None:
-                if not media[kind]:
-                    raise RefuseSample("tag-mismatch", f"message {at} has more {kind} parts than the row has {kind}s")
-                value = media[kind].pop(0)
-            return [self._medium(kind, value)]
-        raise RefuseSample("bad-message", f"message {at} has a content part {_kind(piece)} of type {kind!r}")
+            return [self._medium(kind, columns[kind].take() if value is None else value)]
+        raise RefuseSample(
+            "bad-message", f"message {at} has the content part {shown(piece)}, which is none of a kind known"
+        )
 
     def _medium(self, kind: MediaKind, value: Any) -> Media:
         if not isinstance(value, str):
-            raise RefuseSample("bad-media-path", f"{kind} is {_kind(value)}, expected a path or URL")
+            raise RefuseSample("bad-media-path", f"{kind} is {kind_of(value)}, expected a path or URL")
         if value.startswith("data:"):
-            return Media(kind=kind, content=_data_uri(value))
+            return Media(kind=kind, content=data_uri(value))
         location = resolve_location(
             value.removeprefix("file://"),
             self.spec.media_dir,
@@ -190,49 +160,29 @@ class RowReader:
         return Media(kind=kind, location=location)
 
 
-def parse_record(row: int, data: bytes) -> dict[str, Any]:
-    """Parse one row's JSON object.
+def is_learned(at: int, value: Mapping[str, Any]) -> bool:
+    """Whether no switch of a message turns the loss off.
 
     Raises:
-        RefuseSample: Not UTF-8, not JSON, or not an object; the message names the line.
+        RefuseSample: A switch is neither on nor off.
     """
-    try:
-        record = json.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise RefuseSample("not-utf8", f"line {row + 1} is not UTF-8: {error.reason} at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:
-        raise RefuseSample("not-json", f"line {row + 1} is not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise RefuseSample("not-an-object", f"line {row + 1} is {_kind(record)}, expected a JSON object")
-    return record
+    switches = {name: value[name] for name in OPT_OUT if value.get(name) is not None}
+    for name, switch in switches.items():
+        if switch not in (0, 1):
+            raise RefuseSample("bad-message", f"message {at} has {name} {shown(switch)}, expected true or false")
+    return all(switches.values())
 
 
-def sample_id(record: Mapping[str, Any], row: int) -> str:
-    """The row's own id, or its number."""
-    own = next((record[name] for name in ID_COLUMNS if isinstance(record.get(name), (str, int))), None)
-    return str(row) if own is None else str(own)
+def data_uri(value: str) -> bytes:
+    """The content of a base64 data URI.
 
-
-def _learn(at: int, value: Mapping[str, Any]) -> bool:
-    for name in OPT_OUT:
-        if name in value and value[name] is not None:
-            if value[name] not in (0, 1):
-                raise RefuseSample("bad-message", f"message {at} has {name} {value[name]!r}, expected true or false")
-            return bool(value[name])
-    return True
-
-
-def _data_uri(value: str) -> bytes:
+    Raises:
+        RefuseSample: It is another encoding, or broken.
+    """
     head, _, body = value.partition(",")
     if not head.endswith(";base64"):
-        raise RefuseSample("bad-media-path", f"data URI {head[:60]!r} is not base64")
+        raise RefuseSample("bad-media-path", f"data URI {clipped(head)!r} is not base64")
     try:
         return base64.b64decode(body, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise RefuseSample("bad-media-path", f"data URI does not decode: {error}") from None
-
-
-def _kind(value: Any) -> str:
-    names = {"NoneType": "null", "dict": "an object", "list": "a list", "str": "text", "int": "a number"}
-    name = type(value).__name__
-    return "an empty list" if value == [] else names.get(name, name)

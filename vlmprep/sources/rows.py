@@ -7,7 +7,9 @@ rows before alone, so that rows added at the end leave all but the last chunk as
 
 from __future__ import annotations
 
+import itertools
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -19,10 +21,17 @@ from vlmprep.schema.errors import StopRun
 __all__ = ["Chunk", "RawRow", "read_row", "rows_of", "scan_chunks"]
 
 BLOCK_BYTES = 4 << 20
+MAX_ROW_BYTES = 1 << 30
+"""A longer row lacks its line end, quote or bracket, and would draw the whole file into memory."""
 FIRST_CHUNK_ROWS = 64
 LAST_CHUNK_ROWS = 8_192
 CHUNKS_PER_SIZE = 8
 BOM = b"\xef\xbb\xbf"
+SPREAD_OBJECT = re.compile(rb'\{[ \t]*\r?\n[ \t]+"')
+"""How a file begins that holds one object spread over lines."""
+TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+"""What matters for finding elements: whole strings, brackets, commas; a lone quote is a string that the block cuts."""
+PLACE = struct.Struct("<qqq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +47,7 @@ class Chunk:
     size: int
     """Bytes up to the end of the last row."""
     digest: int
-    """64-bit XXH3 of these bytes and of the first row's number."""
+    """64-bit XXH3 of its rows: their numbers, places and bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,37 +68,34 @@ def scan_chunks(path: str) -> Iterator[Chunk]:
     """Walk a file once and yield its chunks.
 
     Raises:
-        StopRun: The file is a JSON array that does not close, or neither lines nor an array.
+        StopRun: The file is neither lines nor one whole array, or a row does not end.
     """
     with open(path, "rb") as file:
-        pending: list[tuple[int, int, int]] = []
-        digest = xxhash.xxh3_64()
-        number = 0
-        for row, offset, data in _raw_rows(file, path, 0, None):
-            if not pending:
-                digest.reset()
-                digest.update(row.to_bytes(8, "little"))
-            digest.update(data)
-            pending.append((row, offset, len(data)))
-            if len(pending) == chunk_rows(number):
-                yield _chunk(number, pending, digest.intdigest())
-                pending, number = [], number + 1
-        if pending:
-            yield _chunk(number, pending, digest.intdigest())
-
-
-def _chunk(number: int, rows: list[tuple[int, int, int]], digest: int) -> Chunk:
-    (first_row, start, _), (_, last, size) = rows[0], rows[-1]
-    return Chunk(
-        number=number, first_row=first_row, num_rows=len(rows), start=start, size=last + size - start, digest=digest
-    )
+        array_start = _array_start(file, path)
+        rows = _lines(file, path, 0, 0) if array_start is None else _elements(file, path, array_start, 0)
+        for number in itertools.count():
+            chunk = _next_chunk(number, rows)
+            if chunk is None:
+                return
+            yield chunk
 
 
 def rows_of(path: str, chunk: Chunk) -> Iterator[RawRow]:
-    """Read the rows of one chunk."""
+    """Read the rows of one chunk.
+
+    Raises:
+        StopRun: They are no longer what was scanned; told after the last row.
+    """
+    digest = xxhash.xxh3_64()
     with open(path, "rb") as file:
-        for row, offset, data in _raw_rows(file, path, chunk.start, chunk):
-            yield RawRow(row=row, offset=offset, data=data)
+        rows = (_lines if _array_start(file, path) is None else _elements)(file, path, chunk.start, chunk.first_row)
+        for row in itertools.islice(rows, chunk.num_rows):
+            _digest_row(digest, row)
+            yield row
+    if digest.intdigest() != chunk.digest:
+        raise StopRun(
+            f"{path} changed while it was read", "Run the same command again when it is written to no longer."
+        )
 
 
 def read_row(file: IO[bytes], offset: int, size: int) -> bytes:
@@ -98,74 +104,113 @@ def read_row(file: IO[bytes], offset: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _raw_rows(file: IO[bytes], path: str, start: int, chunk: Chunk | None) -> Iterator[tuple[int, int, bytes]]:
-    """(row, offset, bytes) from `start` on, or of one chunk."""
-    opening = _first_byte(file)
-    first_row = chunk.first_row if chunk else 0
-    rows = _array_elements(file, path, start, first_row) if opening == b"[" else _lines(file, start, first_row)
-    if chunk is None:
-        yield from rows
-        return
-    for seen, row in enumerate(rows, start=1):
-        yield row
-        if seen == chunk.num_rows:
-            return
+def _next_chunk(number: int, rows: Iterator[RawRow]) -> Chunk | None:
+    digest = xxhash.xxh3_64()
+    first: RawRow | None = None
+    num_rows = end = 0
+    for row in itertools.islice(rows, chunk_rows(number)):
+        first = first or row
+        num_rows, end = num_rows + 1, row.offset + len(row.data)
+        _digest_row(digest, row)
+    if first is None:
+        return None
+    return Chunk(
+        number=number,
+        first_row=first.row,
+        num_rows=num_rows,
+        start=first.offset,
+        size=end - first.offset,
+        digest=digest.intdigest(),
+    )
 
 
-def _first_byte(file: IO[bytes]) -> bytes:
+def _digest_row(digest: xxhash.xxh3_64, row: RawRow) -> None:
+    """Places count too: the ledger keeps them, and reads a row back by them."""
+    digest.update(PLACE.pack(row.row, row.offset, len(row.data)))
+    digest.update(row.data)
+
+
+def _array_start(file: IO[bytes], path: str) -> int | None:
+    """Offset behind the bracket that opens an array of rows; None where each line is a row."""
     file.seek(0)
-    return file.read(4096).removeprefix(BOM).lstrip()[:1]
+    head = file.read(4096)
+    text = head.removeprefix(BOM).lstrip()
+    if SPREAD_OBJECT.match(text):
+        raise StopRun(
+            f"{path} is one JSON object spread over lines",
+            "Rows are the elements of one array, or one object on each line; a meta file's entries all name a file_name.",
+        )
+    return len(head) - len(text) + 1 if text.startswith(b"[") else None
 
 
-def _lines(file: IO[bytes], start: int, first_row: int) -> Iterator[tuple[int, int, bytes]]:
+def _lines(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[RawRow]:
     """Lines with their 0-based numbers; blank lines count but are no rows."""
     file.seek(start)
     offset = start
-    for row, line in enumerate(file, start=first_row):
+    for row in itertools.count(first_row):
+        line = file.readline(MAX_ROW_BYTES + 1)
+        if not line:
+            return
+        if len(line) > MAX_ROW_BYTES:
+            raise _endless(path, row, offset)
         data = line.removeprefix(BOM) if offset == 0 else line
         offset += len(line) - len(data)
-        if data.strip():
-            yield row, offset, data
+        if data and not data.isspace():
+            yield RawRow(row=row, offset=offset, data=data)
         offset += len(data)
 
 
-TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
-"""What matters for finding elements: whole strings, brackets, commas; a lone quote is a string that the block cuts."""
-
-
-def _array_elements(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[tuple[int, int, bytes]]:
-    """Elements of a top-level JSON array, found by bracket depth, from the start of the file or of an element.
+def _elements(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[RawRow]:
+    """Elements of a top-level JSON array, found by bracket depth, from behind its bracket or from the start of an element.
 
     Raises:
-        StopRun: The array does not close.
+        StopRun: The array does not close, or something follows it.
     """
     file.seek(start)
-    buffer, base = file.read(BLOCK_BYTES), start
-    at = buffer.index(b"[") + 1 if start == 0 else 0
-    element, depth, row = at, 0, first_row
-    while True:
+    buffer, base, at, depth, row = b"", start, 0, 0, first_row  # the buffer begins with the open element
+    while block := file.read(max(BLOCK_BYTES, len(buffer))):
+        buffer += block
+        element = 0
         for match in TOKEN.finditer(buffer, at):
-            if match[0] == b'"':
-                at = match.start()
-                break
             byte, at = buffer[match.start()], match.end()
             if byte in b"{[":
                 depth += 1
             elif byte in b"}]" and depth:
                 depth -= 1
-            elif depth == 0 and byte in b",]":
+            elif byte in b",]" and not depth:
                 data = buffer[element : match.start()]
-                if data.strip():
-                    yield row, base + element + len(data) - len(data.lstrip()), data.strip()
+                if text := data.strip():
+                    yield RawRow(row=row, offset=base + element + len(data) - len(data.lstrip()), data=text)
                     row += 1
                 if byte == b"]"[0]:
-                    return
+                    return _check_only_space(file, path, buffer[at:])
                 element = at
-        block = file.read(BLOCK_BYTES)
-        if not block:
-            raise StopRun(
-                f"{path}: the JSON array does not close; element {row} starts at byte {base + element}",
-                "Repair the file, or turn it into .jsonl, where a broken line spoils nothing else.",
-            )
-        # Go on behind the last whole token; a string that the block cut starts over with more bytes behind it.
-        buffer, base, at, element = buffer[element:] + block, base + element, at - element, 0
+            elif byte == b'"'[0] and at - match.start() == 1:  # it starts over with more bytes behind it
+                at = match.start()
+                break
+        buffer, base, at = buffer[element:], base + element, at - element
+        if len(buffer) > MAX_ROW_BYTES:
+            raise _endless(path, row, base)
+    raise StopRun(
+        f"{path}: the JSON array does not close; element {row} starts at byte {base}",
+        "Repair the file, or turn it into .jsonl, where a broken line spoils nothing else.",
+    )
+
+
+def _check_only_space(file: IO[bytes], path: str, rest: bytes) -> None:
+    """Nothing but space may follow the array: a second array, or lines of arrays, would be lost without a word."""
+    while not rest.strip():
+        rest = file.read(BLOCK_BYTES)
+        if not rest:
+            return
+    raise StopRun(
+        f"{path}: something follows the end of the JSON array, before byte {file.tell()}",
+        "Rows are the elements of one array, or one object on each line; join what stands there.",
+    )
+
+
+def _endless(path: str, row: int, offset: int) -> StopRun:
+    return StopRun(
+        f"{path}: row {row}, from byte {offset} on, is longer than {MAX_ROW_BYTES >> 20} MiB",
+        "A line end, a quote or a bracket is missing there.",
+    )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlmprep.schema.errors import StopRun
+from vlmprep.sources.records import DuplicateNameError, object_of_unique_names
+from vlmprep.sources.wording import names, shown
 
 __all__ = ["SourceSpec", "find_sources"]
 
@@ -37,14 +39,18 @@ class SourceSpec:
     """Share of the rows that may be planned, a seeded sample."""
 
     def __post_init__(self) -> None:
-        _check_keys(self.name, "columns", self.columns, COLUMNS)
-        _check_keys(self.name, "tags", self.tags, TAGS)
+        if self.name in ("", ".", "..") or not self.name.isprintable():
+            raise StopRun(f"a source is called {shown(self.name)}, which names no folder of a ledger", "Rename it.")
+        _check_words(self.name, "columns", self.columns, COLUMNS)
+        _check_words(self.name, "tags", self.tags, TAGS)
         ratio = self.sample_ratio
         if type(ratio) not in (int, float) or not 0.0 <= ratio <= 1.0:
             raise StopRun(f"source {self.name!r}: sample_ratio is {ratio!r}, expected a number from 0 to 1")
 
 
-def _check_keys(name: str, what: str, got: Mapping[str, str], known: Sequence[str]) -> None:
+def _check_words(name: str, what: str, got: Any, known: Sequence[str]) -> None:
+    if not isinstance(got, Mapping) or not all(isinstance(word, str) and word for word in got.values()):
+        raise StopRun(f"source {name!r}: {what} is {shown(got)}, expected an object of names")
     if unknown := sorted(set(got) - set(known)):
         raise StopRun(f"source {name!r}: unknown {what} {', '.join(unknown)}; known are {', '.join(known)}")
 
@@ -90,6 +96,8 @@ def _specs_of(path: str) -> Iterator[SourceSpec]:
     folder = os.path.dirname(path)
     for name, entry in meta.items():
         file_name, media_dir = entry["file_name"], entry.get("media_dir") or "."
+        if not isinstance(media_dir, str):
+            raise StopRun(f"source {name!r}: media_dir is {shown(media_dir)}, expected a folder")
         data = os.path.normpath(os.path.join(folder, file_name))
         if not os.path.isfile(data):
             raise StopRun(f"{path}: the file of {name!r} does not exist: {data}", "Correct its file_name.")
@@ -111,21 +119,22 @@ def _read_meta(path: str) -> dict[str, Any] | None:
         if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
             return None
         file.seek(0)
-        try:
-            meta = json.loads(file.read().decode("utf-8-sig"))
-        except ValueError:
-            return None
+        text = file.read()
+    try:
+        meta = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
     if not meta or not all(isinstance(entry, dict) for entry in meta.values()):
         return None
     lacking = [name for name, entry in meta.items() if not isinstance(entry.get("file_name"), str)]
     if len(lacking) == len(meta):
         return None
     if lacking:
-        raise StopRun(
-            f"{path}: no file_name in {', '.join(map(repr, lacking))}",
-            "Every entry of a meta file names its data file.",
-        )
-    return dict(meta)
+        raise StopRun(f"{path}: no file_name in {names(lacking)}", "Every entry of a meta file names its data file.")
+    try:
+        return dict(json.loads(text.decode("utf-8-sig"), object_pairs_hook=object_of_unique_names))
+    except DuplicateNameError as error:
+        raise StopRun(f"{path} gives {shown(error.name)} twice", "Only one would be read: rename the other.") from None
 
 
 def _uniquely_named(specs: list[SourceSpec]) -> list[SourceSpec]:

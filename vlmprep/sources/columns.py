@@ -1,0 +1,100 @@
+"""Which of a row's columns hold its messages and its media."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlmprep.schema.conversation import MediaKind
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.sources.wording import kind_of, names
+
+__all__ = ["MEDIA_COLUMNS", "MediaColumn", "media_columns", "message_column"]
+
+MESSAGE_COLUMNS = ("messages", "conversations")
+MEDIA_COLUMNS: dict[MediaKind, tuple[str, ...]] = {
+    "image": ("images", "image"),
+    "video": ("videos", "video"),
+    "audio": ("audios", "audio"),
+}
+
+
+class MediaColumn:
+    """The media of one kind that a row lists, handed out in order to the tags that ask for them.
+
+    Args:
+        kind: Kind of the media.
+        record: The row.
+        wanted: Names of columns, of which the first that holds anything counts.
+    """
+
+    __slots__ = ("_kind", "_left", "_record", "_taken", "_wanted")
+
+    def __init__(self, kind: MediaKind, record: Mapping[str, Any], wanted: tuple[str, ...]) -> None:
+        value: Any = next((record[name] for name in wanted if record.get(name)), [])
+        self._kind, self._record, self._wanted = kind, record, wanted
+        self._left = list(reversed(value)) if isinstance(value, list) else [value]
+        self._taken = 0
+
+    def take(self) -> Any:
+        """The next medium.
+
+        Raises:
+            RefuseSample: There is none left.
+        """
+        if not self._left:
+            raise RefuseSample(
+                "tag-mismatch",
+                f"more <{self._kind}> tags than the {self._taken} {self._kind}s in {self._place()}: each needs the other",
+            )
+        self._taken += 1
+        return self._left.pop()
+
+    def check_empty(self) -> None:
+        """Raises RefuseSample where a medium was not asked for."""
+        if self._left:
+            total = self._taken + len(self._left)
+            raise RefuseSample(
+                "tag-mismatch",
+                f"{self._taken} <{self._kind}> tags, {total} {self._kind}s in {self._place()}: each needs the other",
+            )
+
+    def _place(self) -> str:
+        found = next((name for name in self._wanted if name in self._record), None)
+        if found is not None:
+            return f"column {found!r}"
+        return f"the row, which has no column {' or '.join(map(repr, self._wanted))} but {names(self._record)}"
+
+
+def media_columns(record: Mapping[str, Any], own: Mapping[str, str]) -> dict[MediaKind, MediaColumn]:
+    """A row's media by kind.
+
+    Args:
+        record: The row.
+        own: The source's own column names: images, videos, audios -> name.
+    """
+    return {
+        kind: MediaColumn(kind, record, (own[f"{kind}s"],) if f"{kind}s" in own else usual)
+        for kind, usual in MEDIA_COLUMNS.items()
+    }
+
+
+def message_column(record: Mapping[str, Any], own: Mapping[str, str]) -> list[Any]:
+    """A row's messages, unconverted.
+
+    Args:
+        record: The row.
+        own: The source's own column names: messages -> name.
+
+    Raises:
+        RefuseSample: There is no such column, or it does not hold a list of messages.
+    """
+    wanted = (own["messages"],) if "messages" in own else MESSAGE_COLUMNS
+    present = [name for name in wanted if name in record]
+    if not present:
+        raise RefuseSample("missing-column", f"no column {' or '.join(map(repr, wanted))}; the row has {names(record)}")
+    column = next((name for name in present if record[name]), present[0])
+    messages = record[column]
+    if not isinstance(messages, list) or not messages:
+        raise RefuseSample("no-messages", f"{column!r} is {kind_of(messages)}, expected a list of messages")
+    return messages
