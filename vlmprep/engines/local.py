@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 import torch
@@ -53,7 +55,7 @@ class LocalEngine:
                 yield worker(unit)
             return
         pool = ProcessPoolExecutor(
-            self.num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_open_worker, initargs=(job,)
+            self.num_workers, mp_context=_start_method(job), initializer=_open_worker, initargs=(job,)
         )
         try:
             yield from self._drive(pool, units)
@@ -78,13 +80,31 @@ class LocalEngine:
                 yield future.result()
 
 
+def _start_method(job: Job[Any, Any]) -> BaseContext:
+    """Workers forked off a server that has imported what the job needs and started no thread; spawned where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([type(job).__module__])
+    return context
+
+
 def _open_worker(job: Job[Any, Any]) -> None:
-    """Start-up of a worker process: the parent alone answers Ctrl-C, and every worker keeps to one core."""
+    """Start-up of a worker: the parent alone answers Ctrl-C, no worker outlives it, and each keeps to one core."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     _worker = job.open()
+
+
+def _exit_with_parent() -> None:
+    """A killed parent cannot stop its workers, and what they wait for would never come."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def _run_unit(unit: Any) -> Any:
