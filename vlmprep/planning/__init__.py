@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from vlmprep.planning.plan import PackPlan, straggler_ratio
-from vlmprep.planning.planner import Balance, plan_packs
+from vlmprep.planning.planner import Balance, compile_ahead, plan_packs
 
-__all__ = ["Balance", "PackPlan", "plan_packs", "straggler_ratio"]
+__all__ = ["Balance", "PackPlan", "compile_ahead", "plan_packs", "straggler_ratio"]

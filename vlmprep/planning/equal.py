@@ -69,7 +69,9 @@ def _best_spare(
     """The share of packs beyond the fewest that makes the best packs, and the predicted time of an epoch with them."""
     best_spare, best_time, failures = 0.0, np.inf, 0
     for spare in _LADDER:
-        if failures * fill_weight >= _PATIENCE or best_time <= 1 + fill_weight * spare:  # equal packs could not be better either
+        if (
+            failures * fill_weight >= _PATIENCE or best_time <= 1 + fill_weight * spare
+        ):  # equal packs could not be better either
             break
         num_packs = _num_packs(problem, spare)
         time = _time(problem, work, _equalized(problem, work, num_packs, num_sweeps, seed), fill_weight)

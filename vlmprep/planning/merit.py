@@ -44,5 +44,16 @@ def expected_straggler_ratio(weights: NDArray[Any], ranks: int = RANKS) -> float
     total = float(weights.sum())
     if total == 0:
         return 1.0
-    at_most = (np.arange(len(weights) + 1) / len(weights)) ** ranks
+    at_most = _power(np.arange(len(weights) + 1) / len(weights), ranks)
     return float((np.sort(weights) * np.diff(at_most)).sum() * len(weights) / total)
+
+
+def _power(base: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
+    """By squaring: multiplications are the same on every machine, powers are not."""
+    result = np.ones_like(base)
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base = base * base
+        exponent >>= 1
+    return result

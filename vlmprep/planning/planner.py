@@ -14,7 +14,7 @@ from vlmprep.planning.plan import PackPlan
 from vlmprep.planning.problem import PackBounds, PackingProblem, as_integers, make_problem
 from vlmprep.schema.keyed_order import keyed_order
 
-__all__ = ["Balance", "plan_packs"]
+__all__ = ["Balance", "compile_ahead", "plan_packs"]
 
 Balance: TypeAlias = Literal["none", "vt", "compute"]
 
@@ -70,6 +70,14 @@ def plan_packs(
     return _as_plan(
         problem, spread_media(problem, _packs(problem, balance, known_costs, fill_weight, seed)), known_costs, seed
     )
+
+
+def compile_ahead() -> None:
+    """Compile the inner loops, so that the first plan of an installation does not wait for it; later processes load them."""
+    lengths, is_media = np.arange(1, 101), np.arange(100) % 9 == 0
+    balances: tuple[Balance, ...] = ("none", "vt")
+    for balance in balances:
+        plan_packs(lengths, lengths * is_media, pack_size=128, balance=balance, images=is_media * 1, max_images=4)
 
 
 def _packs(

@@ -114,14 +114,13 @@ def make_problem(
     _refuse("visual_tokens", visual, visual < 0, "at least 0")
     if not 0 <= fake_tokens < bounds.pack_size:
         raise ValueError(f"fake_tokens must be from 0 to pack_size - 1 = {bounds.pack_size - 1}, got {fake_tokens}")
-    crowded = (visual == 0) & (tokens > bounds.pack_size - fake_tokens)
-    _refuse(
-        "lengths", tokens, crowded, f"pack_size {bounds.pack_size} less {fake_tokens} fake tokens, as it has no media"
-    )
+    longest_text = bounds.pack_size - fake_tokens
+    crowded = (visual == 0) & (tokens > longest_text)
+    _refuse("lengths", tokens, crowded, f"at most pack_size - fake_tokens = {longest_text} tokens without media")
     resources = _resources(visual, bounds, images, costs)
-    demands = (
-        np.stack([demand for demand, _ in resources], axis=1) if resources else np.zeros((len(tokens), 0), np.int64)
-    )
+    demands = np.zeros((len(tokens), len(resources)), np.int64)
+    for column, (demand, _) in enumerate(resources):
+        demands[:, column] = demand
     return PackingProblem(
         pack_size=bounds.pack_size,
         fake_tokens=fake_tokens,
