@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.packed import PackedDemo
     from vlmprep.demo.processor import Family
 
 # A first call compiles, and shared machines stall: time is no property of the code under test.
@@ -45,6 +46,22 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus")
     make_corpus(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def packed_demo(tmp_path_factory: pytest.TempPathFactory) -> PackedDemo:
+    """The drawn corpus as a pack set of several shards; read it, do not write to it."""
+    from tests.packed import pack_demo
+
+    return pack_demo(tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="session")
+def packed_text(tmp_path_factory: pytest.TempPathFactory) -> PackedDemo:
+    """A pack set without images, so with a fake image in every pack; read it, do not write to it."""
+    from tests.packed import pack_demo
+
+    return pack_demo(tmp_path_factory.mktemp("text"), text_only=True)
 
 
 @pytest.fixture(scope="session")
