@@ -13,8 +13,6 @@ from contextlib import suppress
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
-import torch
-
 from vlmprep.schema.engine import Job, Worker
 from vlmprep.schema.errors import StopRun
 
@@ -95,6 +93,8 @@ def _open_worker(job: Job[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import torch  # here, not above: the command line lists its options without it
+
     torch.set_num_threads(1)
     _worker = job.open()
 

@@ -1,0 +1,196 @@
+"""The commands as a shell sees them: exit codes, where output goes, options from a file, errors without a trace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ProcessorDir
+from tests.runs import chat, picture, write_jsonl
+
+
+@pytest.fixture
+def vlmprep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in this process: exit code, stdout, stderr."""
+    from vlmprep.cli.app import main
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vlmprep", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    name = picture(tmp_path / "a.png")
+    return write_jsonl(
+        tmp_path / "rows.jsonl", [chat(f"s{i}", "What is it?", f"It is {i}.", [name]) for i in range(20)]
+    )
+
+
+def test_one_command_goes_from_rows_to_a_pack_set(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    code, out, err = vlmprep(
+        "pack", rows, "--processor", processor_dir(), "-o", tmp_path / "set", "--pack-size", 256, "-j", 0
+    )
+    assert (code, err) == (0, "")
+    assert "rows packed" in out
+    assert (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_stages_run_one_by_one_make_the_same_set(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    options = ("--pack-size", 256)
+    assert vlmprep("estimate", rows, "--processor", processor_dir(), "-o", tmp_path / "ledger", "-j", 0)[0] == 0
+    assert vlmprep("plan", tmp_path / "ledger", "-o", tmp_path / "plan", *options)[0] == 0
+    assert vlmprep("pack", tmp_path / "ledger", "--plan", tmp_path / "plan", "-o", tmp_path / "staged", "-j", 0)[0] == 0
+    assert vlmprep("pack", rows, "--processor", processor_dir(), "-o", tmp_path / "direct", "-j", 0, *options)[0] == 0
+    shards = [(tmp_path / name / "shards" / "000000.tar").read_bytes() for name in ("staged", "direct")]
+    assert shards[0] == shards[1]
+
+
+def test_json_is_one_document_on_stdout(vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path) -> None:
+    code, out, err = vlmprep(
+        "estimate", rows, "--processor", processor_dir(), "-o", tmp_path / "ledger", "-j", 0, "--json"
+    )
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["rows"]["all"] == document["rows"]["ok"] == document["totals"]["num_images"] == 20
+    code, out, _ = vlmprep("plan", tmp_path / "ledger", "-o", tmp_path / "plan", "--json")
+    assert code == 0
+    assert json.loads(out)["statistics"]["num_samples"] == 20
+    code, out, _ = vlmprep("pack", tmp_path / "ledger", "-o", tmp_path / "set", "-j", 0, "--json")
+    assert code == 0
+    assert json.loads(out)["manifest"]["num_samples"] == 20
+
+
+def test_quiet_says_nothing(vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path) -> None:
+    command = ("pack", rows, "--processor", processor_dir(), "-o", tmp_path / "set", "-j", 0, "--quiet")
+    assert vlmprep(*command) == (0, "", "")
+
+
+def test_a_config_file_gives_options_and_flags_win(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"processor: {processor_dir()}\npack-size: 128\nworkers: 0\nseed: 7\n")
+    code, _, err = vlmprep("pack", rows, "-o", tmp_path / "set", "--config", config, "--pack-size", 512)
+    assert (code, err) == (0, "")
+    settings = json.loads((tmp_path / "set" / "manifest.json").read_text())["settings"]
+    assert (settings["pack_size"], settings["seed"]) == (512, 7)
+
+
+def test_an_unknown_option_in_a_config_file_is_a_usage_error(vlmprep: Any, rows: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("pack_sise: 128\n")
+    code, _, err = vlmprep("pack", rows, "-o", tmp_path / "set", "--config", config)
+    assert code == 2
+    assert "pack_sise" in err
+    assert "pack_size" in err
+
+
+@pytest.mark.parametrize("arguments", [("pack",), ("pack", "--nonsense"), ("nonsense",), ()])
+def test_usage_errors_exit_2(vlmprep: Any, arguments: tuple[str, ...]) -> None:
+    assert vlmprep(*arguments)[0] == 2
+
+
+def test_too_many_refusals_exit_1_with_reasons(vlmprep: Any, processor_dir: ProcessorDir, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes.", ["gone.png"])] * 3 + [b"{"])
+    code, out, err = vlmprep("pack", source, "--processor", processor_dir(), "-o", tmp_path / "set", "-j", 0)
+    assert (code, out) == (1, "")
+    assert "4 of 4 rows are refused" in err or "no sample can be packed" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("missing.jsonl", "does not exist"),
+        (".", "is a folder"),
+        ("*.nothing", "no file matches"),
+        ("a.png", "unknown kind"),
+    ],
+)
+def test_a_wrong_source_exits_1_with_a_sentence(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path, source: str, said: str
+) -> None:
+    code, _, err = vlmprep(
+        "estimate", rows.parent / source, "--processor", processor_dir(), "-o", tmp_path / "ledger", "-j", 0
+    )
+    assert code == 1
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_processor_that_is_none_exits_1_and_says_what_to_give(vlmprep: Any, rows: Path, tmp_path: Path) -> None:
+    code, _, err = vlmprep("estimate", rows, "--processor", tmp_path / "nothing", "-o", tmp_path / "ledger", "-j", 0)
+    assert code == 1
+    assert "cannot be loaded" in err
+    assert "save_pretrained" in err
+
+
+def test_an_output_that_cannot_be_made_exits_1(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = vlmprep("estimate", rows, "--processor", processor_dir(), "-o", tmp_path / "file" / "x", "-j", 0)
+    assert code == 1
+    assert "cannot be written" in err
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlmprep.pipeline.estimate.ChunkCounter.__call__", interrupt)
+    command = ("estimate", rows, "--processor", processor_dir(), "-o", tmp_path / "ledger", "-j", 0)
+    code, _, err = vlmprep(*command)
+    assert code == 130
+    assert "run the same command again" in err
+    monkeypatch.undo()
+
+
+def test_a_defect_exits_1_without_a_trace(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("never thought of")
+
+    monkeypatch.delenv("VLMPREP_DEBUG", raising=False)
+    monkeypatch.setattr("vlmprep.pipeline.estimate.ChunkCounter.__call__", fail)
+    code, _, err = vlmprep("estimate", rows, "--processor", processor_dir(), "-o", tmp_path / "ledger", "-j", 0)
+    assert code == 1
+    assert "never thought of" in err
+    assert "Traceback" not in err
+
+
+def test_the_demo_runs_and_runs_again(vlmprep: Any, tmp_path: Path) -> None:
+    code, out, _ = vlmprep("demo", "--out", tmp_path / "demo", "--samples", 40)
+    assert code == 0
+    assert "Try next" in out
+    assert vlmprep("demo", "--out", tmp_path / "demo", "--samples", 40)[0] == 0
+
+
+def test_the_demo_spoils_no_folder(vlmprep: Any, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("keep")
+    code, _, err = vlmprep("demo", "--out", tmp_path)
+    assert code == 1
+    assert "is no demo" in err
+
+
+def test_help_needs_no_torch() -> None:
+    check = "import sys, vlmprep.cli.commands; assert not {'torch', 'transformers', 'numba'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
