@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from vlmprep.schema.engine import Job, Worker
@@ -53,7 +52,7 @@ class LocalEngine:
                 yield worker(unit)
             return
         pool = ProcessPoolExecutor(
-            self.num_workers, mp_context=_start_method(job), initializer=_open_worker, initargs=(job,)
+            self.num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_open_worker, initargs=(job,)
         )
         try:
             yield from self._drive(pool, units)
@@ -76,15 +75,6 @@ class LocalEngine:
             done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
-
-
-def _start_method(job: Job[Any, Any]) -> BaseContext:
-    """Workers forked off a server that has imported what the job needs and started no thread; spawned where there is none."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(job).__module__])
-    return context
 
 
 def _open_worker(job: Job[Any, Any]) -> None:
