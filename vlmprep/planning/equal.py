@@ -24,7 +24,7 @@ from vlmprep.schema.keyed_order import keyed_order
 __all__ = ["equal_packs"]
 
 _LADDER = (
-    *(0.0015, 0.003, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03),
+    *(0.0015, 0.003, 0.0045, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03),
     *(0.04, 0.05, 0.06, 0.07, 0.085, 0.1, 0.115, 0.1325, 0.15, 0.2),
 )
 """Packs beyond the fewest possible, as shares of these."""
@@ -33,7 +33,7 @@ _PATIENCE = 2.5
 _TRIAL_SAMPLES = 8192
 _MEETINGS = 2_000_000
 """Pairs of packs that a small plan is worth."""
-_FEWEST_SWEEPS, _MOST_SWEEPS = 64, 144
+_FEWEST_SWEEPS, _MOST_SWEEPS = 64, 192
 
 
 def equal_packs(problem: PackingProblem, work: NDArray[np.int64], fill_weight: float, seed: int) -> NDArray[np.int32]:

@@ -32,7 +32,7 @@ _PRICE = 128 * MEAN_WEIGHT
 """What it costs to be over a bound by all of it."""
 _FAR_OFF = 1 << 28
 _INDULGENCE = MEAN_WEIGHT // 1000
-"""By how much an exchange may be worse in the first sweep; falls to 0 over three quarters of the sweeps."""
+"""By how much an exchange may be worse in the first sweep; falls to 0 over a quarter of the sweeps."""
 _TOLERANCE = MEAN_WEIGHT // 250
 """By how much a pack may be off without asking for an exchange."""
 
@@ -106,7 +106,7 @@ def exchange_descent(
             packs,
             limits,
             prices,
-            max(0, _INDULGENCE * (3 * num_sweeps - 4 * sweep) // (3 * num_sweeps)),
+            max(0, _INDULGENCE * (num_sweeps - 4 * sweep) // num_sweeps),
             failures,
             wakes,
             sweep,
