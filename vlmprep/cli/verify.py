@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,25 +59,45 @@ def all_well(found: Verification) -> str:
 
 
 def problem_table(problems: Sequence[Problem], show: int) -> Table:
-    """The first problems, and how many more there are."""
+    """The first problems, one line for packs in a row that have the same one, and how many more there are."""
     table = titled("Problems")
     table.show_header = True
     table.add_column("file", no_wrap=True)
-    table.add_column("pack", justify="right", no_wrap=True)
+    table.add_column("pack", no_wrap=True)
     table.add_column("what is wrong", overflow="fold")
-    for problem in problems[:show]:
-        pack = "" if problem.pack_id is None else str(problem.pack_id)
-        table.add_row(escape(visible(problem.file)), pack, escape(visible(problem.what)))
-    if len(problems) > show:
-        table.add_row(
-            "", "", f"[dim]... and {counted(len(problems) - show, 'more')}; --show N or --json shows them[/dim]"
-        )
+    runs = list(runs_of(problems))
+    for run in runs[:show]:
+        table.add_row(escape(visible(run[0].file)), pack_range(run), escape(visible(run[0].what)))
+    if num_left := sum(map(len, runs[show:])):
+        table.add_row("", "", f"[dim]... and {quantity(num_left)} more; --show N or --json shows them[/dim]")
     return table
+
+
+def runs_of(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
+    """Problems of consecutive packs that say the same, together."""
+    run: list[Problem] = []
+    for problem in problems:
+        if run and problem.pack_id is not None and problem == replace(run[-1], pack_id=(run[-1].pack_id or 0) + 1):
+            run.append(problem)
+            continue
+        if run:
+            yield run
+        run = [problem]
+    if run:
+        yield run
+
+
+def pack_range(run: Sequence[Problem]) -> str:
+    """`17`, or `17 to 93`."""
+    first, last = run[0].pack_id, run[-1].pack_id
+    if first is None:
+        return ""
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def counted(number: int, what: str) -> str:
     """`1 problem`, `2 problems`."""
-    return f"{quantity(number)} {what}{'' if number == 1 or what == 'more' else 's'}"
+    return f"{quantity(number)} {what}{'' if number == 1 else 's'}"
 
 
 def places(problems: Sequence[Problem]) -> str:

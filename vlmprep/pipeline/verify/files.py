@@ -39,7 +39,7 @@ def file_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
         elif path.stat().st_size != record.size:
             yield Problem(file=name, what=f"it has {path.stat().st_size} bytes, the manifest says {record.size}")
         elif (found := sha256_file(path)) != record.sha256:
-            yield Problem(file=name, what=f"its SHA-256 is {found}, the manifest says {record.sha256}")
+            yield Problem(file=name, what=f"its SHA-256 is {found[:16]}..., the manifest says {record.sha256[:16]}...")
     for number, shard in enumerate(manifest.shards):
         if shard.name != shard_name(number):
             yield Problem(file=MANIFEST, what=f"shard {number} is named {shard.name}, expected {shard_name(number)}")
