@@ -34,10 +34,9 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        typer.main.get_command(app).main(standalone_mode=False)
+        code = typer.main.get_command(app).main(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        people.print("\n[bold]Stopped.[/bold] Everything finished so far is kept; run the same command again to go on.")
-        return INTERRUPTED
+        code = INTERRUPTED
     except VlmprepError as error:
         _show(*(str(error).split("\n", 1)))
         return STOPPED
@@ -46,7 +45,9 @@ def _run() -> int:
         return STOPPED
     except Exception as error:  # noqa: BLE001 - the last boundary: a person gets a sentence, and the trace on request
         return _usage_or_defect(error)
-    return 0
+    if code == INTERRUPTED:  # typer's newer versions turn Ctrl-C into this exit code themselves
+        people.print("\n[bold]Stopped.[/bold] Everything finished so far is kept; run the same command again to go on.")
+    return int(code or 0)
 
 
 def _usage_or_defect(error: Exception) -> int:

@@ -24,7 +24,7 @@ __all__ = ["demo"]
 PACK_SIZE = 2048
 MAX_PIXELS = 200_704
 """Of the demo's processor: images of at most 256 visual tokens."""
-MAX_REFUSED = 0.1
+MAX_REFUSED = 0.5
 """A dozen samples are damaged on purpose."""
 SHARD_BYTES = 8 << 20
 NUM_RANKS = 2
