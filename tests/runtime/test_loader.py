@@ -214,7 +214,7 @@ def test_more_ranks_than_packs_still_get_a_padded_step(tmp_path: Path) -> None:
     batches = [batch for rank in range(8) for batch in Loader(packs, dp_rank=rank, dp_world_size=8, tail="pad")]
     assert [batch.pack_ids[0] for batch in batches][:3] == [batch.pack_ids[0] for batch in batches][3:6]
     assert [batch.repeated[0] for batch in batches] == [False] * 3 + [True] * 5
-    with pytest.raises(ValueError, match=r"3 packs, a step takes 8 .*tail='drop'"):
+    with pytest.raises(ValueError, match=r"3 packs that train, a step takes 8 .*tail='drop'"):
         Loader(packs, dp_world_size=8)
 
 
@@ -316,3 +316,13 @@ def test_epochs_mix_the_packs(packs: PackSet) -> None:
     orders = [flat(epoch) for epoch in expected(packs, 3)]
     assert all(first != second for first, second in pairwise(orders))
     assert all(len(set(order)) == 40 for order in orders)
+
+
+def test_packs_without_a_label_are_no_part_of_an_epoch(tmp_path: Path) -> None:
+    written = [text_pack(k) for k in range(6)]
+    written[2].fields["labels"][:] = -100  # what is left where all samples of a pack were refused
+    packs = vlmprep.open(write_pack_set(tmp_path / "set", written))
+    assert packs.index.num_label_tokens[2] == 0
+    loader = Loader(packs, shuffle=False)
+    assert loader.num_packs == len(loader) == 5
+    assert flat(steps([loader])) == [0, 1, 3, 4, 5]

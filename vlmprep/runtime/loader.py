@@ -87,12 +87,18 @@ class Loader:
         self._device = None if device is None else torch.device(device)
         mask = attn_implementation if collate == "neat" else None
         self._finish = Finish(packs.manifest.pixels, pixels, self._device, mask)
+        self._labelled = np.flatnonzero(packs.index.num_label_tokens > 0)
         self._collate = choose_collate(packs, collate, attn_implementation, packs_per_rank, max_length)
         if self.steps_per_epoch == 0:
             raise ValueError(
-                f"the pack set has {len(packs)} packs, a step takes {self.global_batch} "
+                f"the pack set has {self.num_packs} packs that train, a step takes {self.global_batch} "
                 f"({dp_world_size} ranks x {packs_per_rank}): nothing is left with tail='drop'"
             )
+
+    @property
+    def num_packs(self) -> int:
+        """Packs of an epoch: all but those without a label, whose samples were all refused when they were written."""
+        return len(self._labelled)
 
     @property
     def global_batch(self) -> int:
@@ -102,22 +108,22 @@ class Loader:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of a whole epoch."""
-        return num_steps(len(self.packs), consumed=0, global_batch=self.global_batch, tail=self.tail)
+        return num_steps(self.num_packs, consumed=0, global_batch=self.global_batch, tail=self.tail)
 
     @property
     def num_repeated_packs(self) -> int:
         """Packs without labels that will fill the last step of this epoch, over all ranks."""
-        return num_repeats(len(self.packs), consumed=self._consumed, global_batch=self.global_batch, tail=self.tail)
+        return num_repeats(self.num_packs, consumed=self._consumed, global_batch=self.global_batch, tail=self.tail)
 
     def __len__(self) -> int:
         """Steps that iterating now would yield: those left of the current epoch."""
-        return num_steps(len(self.packs), consumed=self._consumed, global_batch=self.global_batch, tail=self.tail)
+        return num_steps(self.num_packs, consumed=self._consumed, global_batch=self.global_batch, tail=self.tail)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self.epoch, self._consumed
         for done, read in enumerate(self._batches(start), 1):
             batch = self._finish(read)
-            self.epoch, self._consumed = epoch, min(start + done * self.global_batch, len(self.packs))
+            self.epoch, self._consumed = epoch, min(start + done * self.global_batch, self.num_packs)
             yield batch
         self.epoch, self._consumed = epoch + 1, 0
 
@@ -177,7 +183,7 @@ class Loader:
 
     def _steps(self, consumed: int) -> Iterator[Step]:
         """This rank's share of every step that is left of the epoch."""
-        order = epoch_order(len(self.packs), seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
+        order = self._labelled[epoch_order(self.num_packs, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)]
         own = slice(self.dp_rank * self.packs_per_rank, (self.dp_rank + 1) * self.packs_per_rank)
         for step in range(len(self)):
             places = step_places(order, consumed=consumed, step=step, global_batch=self.global_batch)
