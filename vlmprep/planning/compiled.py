@@ -15,6 +15,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def compiled(function: _Function) -> _Function:
     """Compile with numba on the first call and keep the machine code for later processes.
 
+    numba keeps what it compiled until the file of that function changes: functions that call each other stand in one file.
     No fast-math: floating point keeps the order in which it is written, so a plan is the same on every machine.
     """
     return cast(_Function, numba.njit(cache=True)(function))

@@ -34,6 +34,8 @@ _TRIAL_SAMPLES = 8192
 _MEETINGS = 2_000_000
 """Pairs of packs that a small plan is worth."""
 _FEWEST_SWEEPS, _MOST_SWEEPS = 64, 192
+_GREATEST_WEIGHT = 64 * MEAN_WEIGHT
+"""More than that needs no telling apart: such a sample's pack is the heaviest anyway."""
 
 
 def equal_packs(problem: PackingProblem, work: NDArray[np.int64], fill_weight: float, seed: int) -> NDArray[np.int32]:
@@ -69,9 +71,8 @@ def _best_spare(
     """The share of packs beyond the fewest that makes the best packs, and the predicted time of an epoch with them."""
     best_spare, best_time, failures = 0.0, np.inf, 0
     for spare in _LADDER:
-        if (
-            failures * fill_weight >= _PATIENCE or best_time <= 1 + fill_weight * spare
-        ):  # equal packs could not be better either
+        hopeless = best_time <= 1 + fill_weight * spare  # even if these packs became equal
+        if hopeless or failures * fill_weight >= _PATIENCE:
             break
         num_packs = _num_packs(problem, spare)
         time = _time(problem, work, _equalized(problem, work, num_packs, num_sweeps, seed), fill_weight)
@@ -94,8 +95,7 @@ def _equalized(
         pack_of = without_gaps(pack_of)
         num_packs = int(pack_of.max()) + 1
         scale = MEAN_WEIGHT * num_packs / max(int(work.sum()), 1)
-        weights = np.minimum(np.rint(work * scale), 64 * MEAN_WEIGHT).astype(np.int32)
-        pack_of = repair(
-            problem, without_gaps(exchange_descent(problem, pack_of, weights, num_packs, sweeps, seed=seed))
-        )
+        weights = np.minimum(np.rint(work * scale), _GREATEST_WEIGHT).astype(np.int32)
+        pack_of = exchange_descent(problem, pack_of, weights, num_packs, sweeps, seed=seed)
+        pack_of = repair(problem, without_gaps(pack_of))
     return pack_of

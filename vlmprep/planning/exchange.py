@@ -31,12 +31,14 @@ MEAN_WEIGHT = 1 << 18
 _PRICE = 128 * MEAN_WEIGHT
 """What it costs to be over a bound by all of it."""
 _FAR_OFF = 1 << 28
+"""Weight at which a difference is cut, so that costs stay within 32 bits."""
 _INDULGENCE = MEAN_WEIGHT // 1000
 """By how much an exchange may be worse in the first sweep; falls to 0 over a quarter of the sweeps."""
 _TOLERANCE = MEAN_WEIGHT // 250
 """By how much a pack may be off without asking for an exchange."""
 
 _NEVER = 0x7FFFFFFF
+"""A cost above all others."""
 _WINDOW = 8
 """Samples of a pack that one exchange looks at; a pack with more shows a random stretch of them."""
 _LANES = 16

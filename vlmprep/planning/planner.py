@@ -67,9 +67,8 @@ def plan_packs(
     )
     known_costs = None if costs is None else _checked_costs(costs, num_samples=len(np.asarray(lengths)))
     problem = make_problem(lengths, visual_tokens, bounds, fake_tokens=fake_tokens, images=images, costs=known_costs)
-    return _as_plan(
-        problem, spread_media(problem, _packs(problem, balance, known_costs, fill_weight, seed)), known_costs, seed
-    )
+    pack_of = _packs(problem, balance, known_costs, fill_weight, seed)
+    return _as_plan(problem, spread_media(problem, pack_of), known_costs, seed)
 
 
 def compile_ahead() -> None:
