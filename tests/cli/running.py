@@ -22,7 +22,7 @@ class Result:
 
 def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> Result:
     """Run a command line to its end."""
-    from vlmprep.cli.app import main
+    from vlmprep.cli.main import main
 
     capsys.readouterr()
     with patch.object(sys, "argv", ["vlmprep", *arguments]), pytest.raises(SystemExit) as ended:

@@ -17,7 +17,7 @@ from tests.runs import chat, picture, write_jsonl
 @pytest.fixture
 def vlmprep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run a command in this process: exit code, stdout, stderr."""
-    from vlmprep.cli.app import main
+    from vlmprep.cli.main import main
 
     def command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["vlmprep", *map(str, arguments)])
