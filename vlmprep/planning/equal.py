@@ -30,7 +30,8 @@ _LADDER = (
 """Packs beyond the fewest possible, as shares of these."""
 _PATIENCE = 2.5
 """Rungs of the ladder without progress after which it is left, times the fill weight."""
-_TRIAL_SAMPLES = 8192
+_TRIAL_SAMPLES, _TRIAL_PACKS = 8192, 512
+"""How many samples a trial has at least, and how many packs they fill at least."""
 _MEETINGS = 2_000_000
 """Pairs of packs that a small plan is worth."""
 _FEWEST_SWEEPS, _MOST_SWEEPS = 64, 192
@@ -53,7 +54,8 @@ def equal_packs(problem: PackingProblem, work: NDArray[np.int64], fill_weight: f
     unbalanced = best_fit_decreasing(problem)
     time_unbalanced = _time(problem, work, unbalanced, fill_weight)
     num_sweeps = int(min(max(_MEETINGS / problem.fewest_packs, _FEWEST_SWEEPS), _MOST_SWEEPS))
-    trial = np.sort(keyed_order(problem.num_samples, seed)[:_TRIAL_SAMPLES])
+    trial_samples = max(_TRIAL_SAMPLES, math.ceil(_TRIAL_PACKS * problem.num_samples / problem.fewest_packs))
+    trial = np.sort(keyed_order(problem.num_samples, seed)[:trial_samples])
     spare, time = _best_spare(problem.select(trial), work[trial], fill_weight, num_sweeps, seed)
     if time_unbalanced <= time:
         return unbalanced

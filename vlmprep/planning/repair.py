@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,12 +24,8 @@ def repair(problem: PackingProblem, pack_of: NDArray[np.int32]) -> NDArray[np.in
         [n] int32, packs numbered without gaps; mostly those that were there, and new ones where it must be.
     """
     pack_of = pack_of.copy()
-    crowded = np.flatnonzero(_is_over(problem, pack_of)[pack_of])
-    members = crowded[np.lexsort((crowded, problem.lengths[crowded], pack_of[crowded]))]
-    starts = np.flatnonzero(np.diff(pack_of[members], prepend=-1))
-    for pack in np.split(members, starts[1:]):
-        if pack.size:
-            pack_of[_evicted(problem, pack)] = -1
+    while len(evicted := _one_of_every_crowded_pack(problem, pack_of)):
+        pack_of[evicted] = -1
     return best_fit_decreasing(problem, without_gaps(pack_of))
 
 
@@ -38,33 +36,41 @@ def without_gaps(pack_of: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.where(pack_of >= 0, number[pack_of], np.int32(-1)).astype(np.int32)
 
 
-def _is_over(problem: PackingProblem, pack_of: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """[num_packs] whether a pack is over a bound, its fake image included."""
-    tokens = np.bincount(pack_of, weights=problem.lengths)
-    media = np.bincount(pack_of, weights=problem.visual_tokens)
-    over: NDArray[np.bool_] = tokens + problem.fake_tokens * (media == 0) > problem.pack_size
-    for demand, limit in zip(problem.demands.T, problem.limits, strict=True):
-        over |= np.bincount(pack_of, weights=demand) > limit
-    return over
-
-
-def _evicted(problem: PackingProblem, pack: NDArray[np.int64]) -> list[int]:
-    """Which samples leave one pack: the shortest one that is enough, or the longest and then again.
-
-    Args:
-        problem: The samples and bounds.
-        pack: Its sample numbers by rising length.
-    """
-    members = [int(sample) for sample in pack]
-    evicted: list[int] = []
-    while not _keeps_bounds(problem, members):
-        enough = (i for i in range(len(members)) if _keeps_bounds(problem, members[:i] + members[i + 1 :]))
-        evicted.append(members.pop(next(enough, -1)))
+def _one_of_every_crowded_pack(problem: PackingProblem, pack_of: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The samples that leave next: of every pack over a bound the shortest that is enough, or else the longest."""
+    totals = _totals(problem, pack_of)
+    crowded = ~_is_within(problem, *totals)
+    members = np.flatnonzero((pack_of >= 0) & crowded[pack_of])
+    members = members[np.lexsort((members, problem.lengths[members], pack_of[members]))]
+    packs = pack_of[members]
+    without = [total[packs] - each[members] for total, each in zip(totals, _amounts(problem), strict=True)]
+    place = np.arange(len(members))
+    enough = np.where(_is_within(problem, *without), place, len(members))
+    starts = np.flatnonzero(np.diff(packs, prepend=-1))
+    if not len(starts):
+        return members
+    first_enough = np.minimum.reduceat(enough, starts)
+    longest = np.append(starts[1:], len(members)) - 1
+    evicted: NDArray[np.int64] = members[np.where(first_enough < len(members), first_enough, longest)]
     return evicted
 
 
-def _keeps_bounds(problem: PackingProblem, members: list[int]) -> bool:
-    fake_tokens = 0 if problem.visual_tokens[members].any() else problem.fake_tokens
-    tokens = int(problem.lengths[members].sum()) + (fake_tokens if members else 0)
-    within = problem.demands[members].sum(axis=0) <= problem.limits
-    return tokens <= problem.pack_size and bool(within.all())
+def _amounts(problem: PackingProblem) -> list[NDArray[Any]]:
+    """[n] each: what a sample adds to the totals of its pack: tokens, media samples, demands on further bounds."""
+    return [problem.lengths, (problem.visual_tokens > 0).astype(np.int64), *problem.demands.T]
+
+
+def _totals(problem: PackingProblem, pack_of: NDArray[np.int32]) -> list[NDArray[np.int64]]:
+    """[num_packs] each: the sums of `_amounts` over every pack."""
+    placed = np.flatnonzero(pack_of >= 0)
+    packs = pack_of[placed]
+    return [np.bincount(packs, weights=each[placed]).astype(np.int64) for each in _amounts(problem)]
+
+
+def _is_within(
+    problem: PackingProblem, tokens: NDArray[np.int64], media: NDArray[np.int64], *used: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    within: NDArray[np.bool_] = tokens + problem.fake_tokens * (media == 0) <= problem.pack_size
+    for total, limit in zip(used, problem.limits, strict=True):
+        within &= total <= limit
+    return within
