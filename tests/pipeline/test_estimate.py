@@ -47,8 +47,9 @@ def test_every_row_has_one_record_in_order(source: Path, processor_dir: Processo
 
 
 def test_worker_processes_count_what_one_process_counts(
-    source: Path, processor_dir: ProcessorDir, tmp_path: Path
+    source: Path, processor_dir: ProcessorDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vlmprep.pipeline.estimate.WORTH_WORKERS_ROWS", 0)
     alone = count(source, processor_dir(), tmp_path / "alone")
     settings = count_settings(processor_dir())
     together = estimate([str(source)], settings, tmp_path / "together", LocalEngine(2), Silent())
@@ -115,9 +116,12 @@ def test_a_half_written_ledger_is_taken_up(source: Path, processor_dir: Processo
     count(source, processor_dir(), tmp_path / "half")
     (tmp_path / "half" / "ledger.json").unlink()
     chunk_path(tmp_path / "half", "rows", 1).unlink()
+    attempt = chunk_path(tmp_path / "half", "rows", 1).with_name(".000001.parquet.1.tmp")
+    attempt.write_bytes(b"an attempt that died")
     kept = chunk_path(tmp_path / "half", "rows", 0).stat().st_mtime_ns
     again = count(source, processor_dir(), tmp_path / "half")
     assert again.summary == whole.summary
+    assert not attempt.exists()
     assert chunk_path(tmp_path / "half", "rows", 0).stat().st_mtime_ns == kept
 
 

@@ -251,6 +251,28 @@ def test_an_edited_account_is_named(packset: Path, change: Any, expected: str) -
     assert "the manifest says" in said, "the file's own digest"
 
 
+def test_an_account_that_is_no_table_is_named(packset: Path) -> None:
+    (packset / "samples.parquet").write_bytes(b"no table")
+    assert "it cannot be read" in about(found_in(packset), "samples.parquet")
+
+
+def test_an_account_with_other_columns_is_named(packset: Path) -> None:
+    path = packset / "samples.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(1, "row", table["row"].cast(pa.int32())), path)
+    assert "expected ['source', 'row'," in about(found_in(packset), "samples.parquet")
+
+
+def test_a_manifest_without_a_digest_of_the_index_is_named(packset: Path) -> None:
+    edit_json(packset / "manifest.json", lambda manifest: manifest["files"].pop(INDEX))
+    assert about(found_in(packset), "manifest.json") == f"it has no digest of {INDEX}"
+
+
+def test_shards_under_other_names_are_named(packset: Path) -> None:
+    edit_json(packset / "manifest.json", lambda manifest: manifest["shards"][1].update(name="shards/one.tar"))
+    assert f"is named shards/one.tar, expected {SHARD}" in about(found_in(packset), "manifest.json")
+
+
 def refused_row(rows: list[dict[str, Any]], code: str) -> dict[str, Any]:
     return next(row for row in rows if row["reason_code"] == code)
 

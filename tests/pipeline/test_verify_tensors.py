@@ -161,7 +161,8 @@ BROKEN: list[tuple[Change, str]] = [
     (drop("pixel_values"), "but no pixel_values"),
     (cast("pixel_values", "float32"), "pixel_values is float32"),
     (lambda b: b.fields.update(pixel_values=b.fields["pixel_values"][:-1]), "patches, image_grid_thw makes"),
-    (say(images=()), "but no image by key.json"),
+    (say(images=()), "image placeholders, but no image by key.json"),
+    (say(images=()), "it holds image_grid_thw and pixel_values, but no image by key.json"),
     (say(images=((10, 10), (20, 20))), "expected int64 [2, 3]"),
     (say(videos=((10, 10),)), "it has 1 videos by key.json, but no video_grid_thw"),
     *(

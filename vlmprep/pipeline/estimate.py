@@ -24,6 +24,7 @@ from vlmprep.counting.ledger import (
     write_chunk,
 )
 from vlmprep.counting.rows import count_row, media_state
+from vlmprep.engines.local import LocalEngine
 from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.loading import load_family
 from vlmprep.pipeline.lock import output_folder
@@ -49,6 +50,9 @@ TOTALS = (
     "num_audios",
     "media_bytes",
 )
+
+WORTH_WORKERS_ROWS = 4_096
+"""Up to so many rows are counted here, where the processor is loaded already, before a worker has loaded its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +150,11 @@ def estimate(
         progress.start("Finding rows", len(specs), "files")
         units = list(_units(specs, out, progress))
         progress.finish()
-        progress.start("Counting", sum(unit.chunk.num_rows for unit in units), "rows")
-        for num_rows in engine.run(EstimateJob(settings=settings), units):
-            progress.advance(num_rows)
+        num_rows = sum(unit.chunk.num_rows for unit in units)
+        progress.start("Counting", num_rows, "rows")
+        counting = engine if num_rows > WORTH_WORKERS_ROWS else LocalEngine(0)
+        for done in counting.run(EstimateJob(settings=settings), units):
+            progress.advance(done)
         progress.finish()
         _remove_stale(out, {unit.path for unit in units})
         _finish(out, specs, units)

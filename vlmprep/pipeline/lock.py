@@ -14,7 +14,7 @@ __all__ = ["output_folder"]
 
 @contextmanager
 def output_folder(root: Path) -> Iterator[Path]:
-    """Make an output folder and hold its lock.
+    """Make an output folder, hold its lock, and clear what runs that died left half written.
 
     Raises:
         StopRun: Another run writes there, or the folder cannot be written.
@@ -29,4 +29,6 @@ def output_folder(root: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StopRun(f"another run is writing to {root}", "Wait for it, or give another --out.") from None
+        for attempt in root.rglob(".*.tmp"):  # of runs that died: whoever holds the lock is alone here
+            attempt.unlink(missing_ok=True)
         yield root

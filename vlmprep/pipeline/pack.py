@@ -160,11 +160,9 @@ def _locator(sample: int, row: dict[str, Any], sources: dict[str, int]) -> Sampl
 
 
 def _remove_stale(root: Path, wanted: set[str]) -> None:
-    """Attempts of runs that died; nothing that is committed and wanted."""
-    for path in sorted((root / "shards").glob(".*.tmp")) + sorted((root / "receipts").glob(".*.tmp")):
-        path.unlink()
-    for path in sorted((root / "shards").glob("*.tar")):
-        if f"shards/{path.name}" not in wanted:
+    """Shards that no range of this plan has."""
+    for path in sorted((root / "shards").glob("*.tar*")):
+        if f"shards/{path.name.removesuffix('.idx')}" not in wanted:
             path.unlink()
 
 
