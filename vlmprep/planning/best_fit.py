@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.planning.compiled import compiled
+from vlmprep.planning.compiled import compiled, compiled_inner
 from vlmprep.planning.longest_first import longest_first
 from vlmprep.planning.problem import PackingProblem
 
@@ -120,7 +120,7 @@ def _best_fit(
         pack_of[sample] = pack
 
 
-@compiled
+@compiled_inner
 def _best(
     shelves: _Shelves,
     length: int,
@@ -139,7 +139,7 @@ def _best(
     return 0, pack, before, free
 
 
-@compiled
+@compiled_inner
 def _tightest(
     shelves: _Shelves, shelf: int, needed: int, demands: NDArray[np.int64], sample: int, limits: NDArray[np.int64]
 ) -> tuple[int, int, int]:
@@ -159,7 +159,7 @@ def _tightest(
     return -1, -1, 0
 
 
-@compiled
+@compiled_inner
 def _fits(shelves: _Shelves, pack: int, demands: NDArray[np.int64], sample: int, limits: NDArray[np.int64]) -> bool:
     for limit in range(len(limits)):  # noqa: SIM110 - numba knows no all() of a generator
         if shelves.used[pack, limit] + demands[sample, limit] > limits[limit]:
@@ -167,7 +167,7 @@ def _fits(shelves: _Shelves, pack: int, demands: NDArray[np.int64], sample: int,
     return True
 
 
-@compiled
+@compiled_inner
 def _next_listed(shelves: _Shelves, shelf: int, free: int) -> int:
     """The least value from `free` on that is listed, or -1."""
     width = shelves.listed.shape[1] // 2
@@ -189,7 +189,7 @@ def _list_all(shelves: _Shelves, shelf: NDArray[np.int64], free: NDArray[np.int6
         _list(shelves, shelf[pack], free[pack], pack)
 
 
-@compiled
+@compiled_inner
 def _list(shelves: _Shelves, shelf: int, free: int, pack: int) -> None:
     shelves.following[pack] = shelves.first[shelf, free]
     shelves.first[shelf, free] = pack
@@ -199,7 +199,7 @@ def _list(shelves: _Shelves, shelf: int, free: int, pack: int) -> None:
         node >>= 1
 
 
-@compiled
+@compiled_inner
 def _take_off(shelves: _Shelves, shelf: int, free: int, before: int, pack: int) -> None:
     if before >= 0:
         shelves.following[before] = shelves.following[pack]

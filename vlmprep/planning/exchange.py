@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.planning.compiled import compiled
+from vlmprep.planning.compiled import compiled, compiled_inner
 from vlmprep.planning.problem import PackingProblem
 
 __all__ = ["MEAN_WEIGHT", "exchange_descent"]
@@ -218,7 +218,7 @@ def _sweep(
     return asked
 
 
-@compiled
+@compiled_inner
 def _is_over(packs: _Packs, pack: int, limits: NDArray[np.int64]) -> bool:
     for bound in range(len(limits)):  # noqa: SIM110 - numba knows no any() of a generator
         if packs.totals[pack, 1 + bound] > limits[bound]:
@@ -226,7 +226,7 @@ def _is_over(packs: _Packs, pack: int, limits: NDArray[np.int64]) -> bool:
     return False
 
 
-@compiled
+@compiled_inner
 def _exchange(
     packs: _Packs,
     pack: int,
@@ -258,7 +258,7 @@ def _exchange(
     return _trade(packs, pack, partner, our_first, their_first, pair, ours, theirs)
 
 
-@compiled
+@compiled_inner
 def _situation(
     packs: _Packs, pack: int, partner: int, limits: NDArray[np.int64], prices: NDArray[np.int32], pair: _Pair
 ) -> tuple[np.int32, int]:
@@ -277,7 +277,7 @@ def _situation(
     return wanted, cost_now
 
 
-@compiled
+@compiled_inner
 def _is_within(pair: _Pair, ours: int, theirs: int) -> bool:
     """Whether an exchange leaves both packs within the bounds beside tokens; then these cannot make another one cheaper."""
     for bound in range(1, len(pair.low)):
@@ -287,7 +287,7 @@ def _is_within(pair: _Pair, ours: int, theirs: int) -> bool:
     return True
 
 
-@compiled
+@compiled_inner
 def _cheapest_by_tokens(
     pair: _Pair, first: int, num_ours: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32], below: int
 ) -> tuple[int, int]:
@@ -304,7 +304,7 @@ def _cheapest_by_tokens(
     return ours, below
 
 
-@compiled
+@compiled_inner
 def _cheapest(
     pair: _Pair, first: int, num_ours: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32], below: int
 ) -> tuple[int, int]:
@@ -318,7 +318,7 @@ def _cheapest(
     return ours, below
 
 
-@compiled
+@compiled_inner
 def _choice_of_cost(
     pair: _Pair, ours: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32], cost: int
 ) -> int:
@@ -330,7 +330,7 @@ def _choice_of_cost(
     return theirs
 
 
-@compiled
+@compiled_inner
 def _stretch(packs: _Packs, pack: int, chance: np.uint64) -> tuple[int, int]:
     """The places of a pack that an exchange looks at: (first, count)."""
     count = int(packs.counts[pack])
@@ -339,7 +339,7 @@ def _stretch(packs: _Packs, pack: int, chance: np.uint64) -> tuple[int, int]:
     return int(packs.starts[pack]) + _below(chance, count - _WINDOW + 1), _WINDOW
 
 
-@compiled
+@compiled_inner
 def _choices(items: NDArray[np.int32], first: int, count: int, sums: NDArray[np.int32]) -> int:
     """Fill in what every choice of none, one or two samples amounts to, and return how many choices there are.
 
@@ -367,7 +367,7 @@ def _choices(items: NDArray[np.int32], first: int, count: int, sums: NDArray[np.
     return num_choices
 
 
-@compiled
+@compiled_inner
 def _least_cost_by_tokens(pair: _Pair, choice: int, num_theirs: int, wanted: np.int32, price: np.int32) -> int:
     """The least of `_fill_costs` with tokens as the only bound, without a detour through memory."""
     weights, tokens = pair.theirs[0], pair.theirs[1]
@@ -382,7 +382,7 @@ def _least_cost_by_tokens(pair: _Pair, choice: int, num_theirs: int, wanted: np.
     return int(least)
 
 
-@compiled
+@compiled_inner
 def _fill_costs(pair: _Pair, choice: int, num_theirs: int, wanted: np.int32, prices: NDArray[np.int32]) -> None:
     """What our choice costs against every choice of theirs, by the bounds that have a price."""
     costs, weights = pair.costs, pair.theirs[0]
@@ -400,7 +400,7 @@ def _fill_costs(pair: _Pair, choice: int, num_theirs: int, wanted: np.int32, pri
         costs[0] = _NEVER  # none against none is no exchange
 
 
-@compiled
+@compiled_inner
 def _least_cost(costs: NDArray[np.int32], num_theirs: int) -> int:
     least = np.int32(_NEVER)
     for other in range(num_theirs):
@@ -408,7 +408,7 @@ def _least_cost(costs: NDArray[np.int32], num_theirs: int) -> int:
     return int(least)
 
 
-@compiled
+@compiled_inner
 def _trade(
     packs: _Packs, pack: int, partner: int, our_first: int, their_first: int, pair: _Pair, ours: int, theirs: int
 ) -> bool:
@@ -430,7 +430,7 @@ def _trade(
     return True
 
 
-@compiled
+@compiled_inner
 def _members(choice: int, packs: _Packs, pack: int) -> tuple[int, int]:
     """The samples of a choice, by their place in the stretch, the later one first; -1 where there is none."""
     count = min(int(packs.counts[pack]), _WINDOW)
@@ -443,7 +443,7 @@ def _members(choice: int, packs: _Packs, pack: int) -> tuple[int, int]:
     return later, earlier
 
 
-@compiled
+@compiled_inner
 def _hand_over(packs: _Packs, pack: int, partner: int, our_first: int, give: int, their_first: int, take: int) -> None:
     if give >= 0 and take >= 0:
         for column in range(packs.items.shape[1]):
@@ -456,7 +456,7 @@ def _hand_over(packs: _Packs, pack: int, partner: int, our_first: int, give: int
         _move(packs, partner, their_first + take, pack)
 
 
-@compiled
+@compiled_inner
 def _move(packs: _Packs, source: int, place: int, target: int) -> None:
     free = packs.starts[target] + packs.counts[target]
     last = packs.starts[source] + packs.counts[source] - 1
@@ -467,7 +467,7 @@ def _move(packs: _Packs, source: int, place: int, target: int) -> None:
     packs.counts[target] += 1
 
 
-@compiled
+@compiled_inner
 def _mixed(word: np.uint64) -> np.uint64:
     """One step of SplitMix64."""
     word = word + np.uint64(0x9E3779B97F4A7C15)
@@ -476,7 +476,7 @@ def _mixed(word: np.uint64) -> np.uint64:
     return word ^ (word >> np.uint64(31))
 
 
-@compiled
+@compiled_inner
 def _below(chance: np.uint64, bound: int) -> int:
     """A number of 0..bound-1 from 32 random bits."""
     return int(np.int64(((chance >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)))

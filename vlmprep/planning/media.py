@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.planning.compiled import compiled
+from vlmprep.planning.compiled import compiled, compiled_inner
 from vlmprep.planning.problem import PackingProblem
 
 __all__ = ["spread_media"]
@@ -102,7 +102,7 @@ def _swap_all(
             offer = _standing(live, offer - 1)
 
 
-@compiled
+@compiled_inner
 def _standing(live: NDArray[np.int64], offer: int) -> int:
     last = offer
     while live[1 + last] != last:
@@ -114,7 +114,7 @@ def _standing(live: NDArray[np.int64], offer: int) -> int:
     return last
 
 
-@compiled
+@compiled_inner
 def _limits_allow(
     used: NDArray[np.int64],
     pack: int,
