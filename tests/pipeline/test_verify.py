@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from vlmprep.schema.progress import Silent
 from vlmprep.shardformat.errors import BrokenPackSet, IncompletePackSet
 from vlmprep.shardformat.index import map_index, write_index
 
+END_OF_ARCHIVE = bytes(1024)
 SHARD, RECEIPT, INDEX = "shards/000001.tar", "receipts/000001.json", "packs.arrow"
 
 
@@ -149,6 +151,32 @@ def test_bytes_behind_the_last_pack_are_noticed(packset: Path) -> None:
     data = (packset / SHARD).read_bytes()
     (packset / SHARD).write_bytes(data + b"x" * 512)
     assert "is not the end of a tar archive and nothing else" in about(found_in(packset), SHARD)
+
+
+def test_bytes_between_packs_are_noticed_though_every_digest_is_right(packset: Path) -> None:
+    columns, packs = columns_of(packset), packs_of(packset, 1)
+    at, later = int(columns["offset"][packs[1]]), packs[1:]
+    data = (packset / SHARD).read_bytes()
+    (packset / SHARD).write_bytes(data[:at] + bytes(1024) + data[at:])
+    columns["offset"][later] += 1024
+    write_index(packset / INDEX, columns)
+    end = len(data) + 1024 - len(END_OF_ARCHIVE)
+    offsets = [*columns["offset"][packs], end]
+    (packset / f"{SHARD}.idx").write_bytes(np.array(offsets, dtype=np.uint64).tobytes())
+    shard, index = (
+        {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in (packset / SHARD, packset / INDEX)
+    )
+
+    def note(receipt: Any) -> None:
+        receipt.update(shard)
+        for pack in receipt["packs"][1:]:
+            pack["offset"] += 1024
+
+    edit_json(packset / RECEIPT, note)
+    edit_json(packset / "manifest.json", lambda m: (m["shards"][1].update(shard), m["files"][INDEX].update(index)))
+    expected = f"packs.arrow puts it at byte {at + 1024}, what is before it ends at {at}"
+    assert found_in(packset) == [Problem(file=SHARD, pack_id=packs[1], what=expected)]
 
 
 @pytest.mark.parametrize("column", PACKS.names)
