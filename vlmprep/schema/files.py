@@ -14,19 +14,25 @@ __all__ = ["canonical_json", "publish", "read_json", "sha256_file", "write_json"
 
 
 @contextmanager
-def publish(path: Path) -> Iterator[Path]:
+def publish(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well, and vanishes when it does not.
 
     The content is on disk before the name is: fsync, rename, fsync of the folder.
+
+    Args:
+        path: The final name.
+        durable: False leaves out the waiting for the disk, for many small files whose readers notice a torn one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     attempt = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield attempt
-        with attempt.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with attempt.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(attempt, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     finally:
         attempt.unlink(missing_ok=True)
 
