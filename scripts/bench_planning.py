@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mix", action="append", choices=sorted(MIXES), help="default: all")
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fill-weight", type=float, default=0.5)
+    parser.add_argument("--fill-weight", type=float, default=0.6)
     parser.add_argument("--ours-only", action="store_true", help="leave the other planners out")
     parser.add_argument("--lengths", type=Path, help="Parquet file with real lengths instead of a mix")
     parser.add_argument("--pack-size", type=int, action="append", help="for --lengths; may be repeated")

@@ -30,11 +30,13 @@ _LADDER = (
 """Packs beyond the fewest possible, as shares of these."""
 _PATIENCE = 2.5
 """Rungs of the ladder without progress after which it is left, times the fill weight."""
-_TRIAL_SAMPLES, _TRIAL_PACKS = 8192, 512
-"""How many samples a trial has at least, and how many packs they fill at least."""
+_TRIAL_SAMPLES, _TRIAL_PACKS, _TRIAL_SHARE = 8192, 512, 64
+"""How many samples a trial has at least, how many packs they fill at least, and what part of all samples they are."""
+_PROGRESS = 0.0003
+"""By how much more packs must be better: trials scatter, and fewer packs are a gain that is certain."""
 _MEETINGS = 2_000_000
 """Pairs of packs that a small plan is worth."""
-_FEWEST_SWEEPS, _MOST_SWEEPS = 64, 192
+_FEWEST_SWEEPS, _MOST_SWEEPS = 80, 192
 _GREATEST_WEIGHT = 64 * MEAN_WEIGHT
 """More than that needs no telling apart: such a sample's pack is the heaviest anyway."""
 
@@ -54,8 +56,11 @@ def equal_packs(problem: PackingProblem, work: NDArray[np.int64], fill_weight: f
     unbalanced = best_fit_decreasing(problem)
     time_unbalanced = _time(problem, work, unbalanced, fill_weight)
     num_sweeps = int(min(max(_MEETINGS / problem.fewest_packs, _FEWEST_SWEEPS), _MOST_SWEEPS))
-    trial_samples = max(_TRIAL_SAMPLES, math.ceil(_TRIAL_PACKS * problem.num_samples / problem.fewest_packs))
-    trial = np.sort(keyed_order(problem.num_samples, seed)[:trial_samples])
+    num_samples = problem.num_samples
+    enough = max(
+        _TRIAL_SAMPLES, num_samples // _TRIAL_SHARE, math.ceil(_TRIAL_PACKS * num_samples / problem.fewest_packs)
+    )
+    trial = np.sort(keyed_order(num_samples, seed)[:enough])
     spare, time = _best_spare(problem.select(trial), work[trial], fill_weight, num_sweeps, seed)
     if time_unbalanced <= time:
         return unbalanced
@@ -79,7 +84,7 @@ def _best_spare(
         num_packs = _num_packs(problem, spare)
         time = _time(problem, work, _equalized(problem, work, num_packs, num_sweeps, seed), fill_weight)
         failures += 1
-        if time < best_time:
+        if time < best_time - _PROGRESS:
             best_spare, best_time, failures = num_packs / problem.fewest_packs - 1, time, 0
     return best_spare, best_time
 

@@ -32,7 +32,7 @@ def plan_packs(
     max_visual_tokens: int | None = None,
     max_images: int | None = None,
     max_cost: float | None = None,
-    fill_weight: float = 0.5,
+    fill_weight: float = 0.6,
 ) -> PackPlan:
     """Lay samples into full packs of equal work.
 
