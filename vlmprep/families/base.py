@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmprep.families.control import control_pattern, refuse_control_text
+from vlmprep.families.control import control_pattern, refuse_control_text, refuse_joined_control_text
 from vlmprep.families.encoding import PlaceholderEncoder
+from vlmprep.families.images import image_loader, load_image
 from vlmprep.families.turns import Rendered, TurnFinder
 from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -82,23 +82,20 @@ class BaseFamily(ABC):
 
     def encode(self, sample: Sample, counts: Sequence[MediaCount]) -> Encoded:
         """Render, tokenize and label one conversation; see Family."""
-        if not self._keep_control_text:
+        if self._keep_control_text:
+            rendered = self._turns.render(sample)
+        else:
             refuse_control_text(sample, self._control_tokens)
-        encoded = self._encoder.encode(self._turns.render(sample), counts, [m.kind for m in sample.media()])
+            rendered = self._turns.render(sample)
+            refuse_joined_control_text(rendered.text, rendered.num_control_tokens, self._control_tokens)
+        encoded = self._encoder.encode(rendered, counts, [m.kind for m in sample.media()])
         if encoded.num_label_tokens == 0:
             raise RefuseSample("no-label-tokens", "no token of this sample is learned")
         return encoded
 
     def load(self, medium: Media) -> Any:
         """Decode an image with the processor's own loader; see Family."""
-        source = medium.location
-        if medium.content is not None:
-            source = "data:image/any;base64," + base64.b64encode(medium.content).decode()
-        try:
-            return self.processor.image_processor.fetch_images(source)
-        except (RuntimeError, OSError, ValueError, SyntaxError, TypeError) as error:
-            name = medium.location or "the image inside the row"
-            raise RefuseSample("undecodable-media", f"{name} does not decode: {first_line(error)}") from error
+        return load_image(self.processor.image_processor, medium)
 
     @abstractmethod
     def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
@@ -111,13 +108,14 @@ class BaseFamily(ABC):
     def fake_image(self) -> tuple[Encoded, MediaCount, Any]:
         """A white square in the template's image tokens and nothing else; see Family."""
         side = FAKE_IMAGE_SIDE
-        count = self.measure(MediaSize(kind="image", height=side, width=side, num_bytes=0))
-        rendered = Rendered(text=self._turns.image_literal(), label_spans=())
-        return (
-            self._encoder.encode(rendered, [count], ["image"]),
-            count,
-            Image.new("RGB", (side, side), (255, 255, 255)),
-        )
+        literal = self._turns.image_literal()
+        rendered = Rendered(text=literal, label_spans=(), num_control_tokens=0)
+        try:
+            count = self.measure(MediaSize(kind="image", height=side, width=side, num_bytes=0))
+            encoded = self._encoder.encode(rendered, [count], ["image"])
+        except RefuseSample as refusal:
+            raise StopRun(f"the chat template writes {literal!r} for an image: {refusal.reason}") from refusal
+        return encoded, count, Image.new("RGB", (side, side), (255, 255, 255))
 
     @abstractmethod
     def pixel_rules(self) -> dict[str, PixelRule]:
@@ -126,11 +124,6 @@ class BaseFamily(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids as text, control tokens shown."""
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def image_loader(image_processor: Any) -> Loader:
-    """Which loader an image processor's `fetch_images` uses."""
-    return "torchvision" if getattr(image_processor, "backend", "pil") == "torchvision" else "pil"
 
 
 def pad_token(tokenizer: Any) -> int:
@@ -143,8 +136,3 @@ def pad_token(tokenizer: Any) -> int:
     if token is None:
         raise StopRun("the tokenizer has neither a padding nor an end-of-sequence token", "Set tokenizer.pad_token.")
     return int(token)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, which is all that a reason has room for."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
 from vlmprep.families.turns import Rendered
@@ -59,9 +60,8 @@ class PlaceholderEncoder:
             RefuseSample: The rendered text has other placeholders than the conversation has media.
         """
         text, spans, run_lengths = self._collapse(rendered, counts, kinds)
-        add_special = not (self._bos and text.startswith(self._bos))
-        encoding = self._backend.encode(text, add_special_tokens=add_special)
-        ids = np.array(encoding.ids, dtype=np.int32)
+        encoding = self._tokenized(text)
+        ids = np.fromiter(encoding.ids, dtype=np.int32, count=len(encoding))
         types = self._types(ids)
         repeats = np.ones(len(ids), dtype=np.int32)
         placeholders = np.flatnonzero(self._is_placeholder(ids))
@@ -71,9 +71,19 @@ class PlaceholderEncoder:
                 f"{len(placeholders)} placeholders in the tokens, {len(run_lengths)} in the media: control text?",
             )
         repeats[placeholders] = run_lengths
-        is_label = label_mask(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), spans)
+        is_label = np.zeros(len(ids), dtype=np.bool_)
+        for start, end in spans:
+            is_label[tokens_over(encoding, start, end)] = True
         is_label &= types == 0
         return Encoded(input_ids=ids, is_label=is_label, mm_token_type_ids=types, repeats=repeats)
+
+    def _tokenized(self, text: str) -> tokenizers.Encoding:
+        add_special = not (self._bos and text.startswith(self._bos))
+        try:
+            encoding: tokenizers.Encoding = self._backend.encode(text, add_special_tokens=add_special)
+        except TypeError:  # a str that is no UTF-8
+            raise RefuseSample("not-unicode", "a text holds half a surrogate pair, which is no character") from None
+        return encoding
 
     def _collapse(
         self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]
@@ -152,15 +162,22 @@ class PlaceholderEncoder:
         ]
 
 
-def label_mask(offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Which tokens overlap a span, as transformers' own assistant mask has it.
+def tokens_over(encoding: tokenizers.Encoding, start: int, end: int) -> slice:
+    """The run of tokens that overlap the characters from `start` to before `end`, as transformers' assistant mask has them."""
+    tokens = map(encoding.char_to_token, range(start, end))
+    first = next((token for token in tokens if token is not None), None)
+    if first is None:
+        return slice(0)
+    tokens = map(encoding.char_to_token, range(end - 1, start - 1, -1))
+    last = next(token for token in tokens if token is not None)
 
-    Args:
-        offsets: [C, 2] character range of each token.
-        spans: Character ranges.
-    """
-    mask = np.zeros(len(offsets), dtype=np.bool_)
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    for start, end in spans:
-        mask |= (starts < end) & (ends > start)
-    return mask
+    def overlaps(token: int) -> bool:
+        place = encoding.token_to_chars(token)
+        return place is not None and place[0] < end and place[1] > start
+
+    # A character's bytes may be several tokens, and normalization may reorder what stands at the rim.
+    while first > 0 and overlaps(first - 1):
+        first -= 1
+    while last + 1 < len(encoding) and overlaps(last + 1):
+        last += 1
+    return slice(first, last + 1)

@@ -11,8 +11,8 @@ from vlmprep.schema.family import FamilySettings
 
 __all__ = ["fingerprint"]
 
-VERSIONED = ("transformers", "tokenizers", "torch", "torchvision", "pillow")
-"""Libraries whose versions may move a count or a pixel."""
+VERSIONED = ("transformers", "tokenizers", "torch", "torchvision", "torchcodec", "pillow")
+"""Libraries whose versions may move a count or a pixel; transformers decodes with torchcodec where it is installed."""
 PLACES = frozenset({"_name_or_path", "name_or_path", "_processor_class", "transformers_version"})
 """Entries of a processor's config that say where it came from, not what it does."""
 
@@ -29,6 +29,7 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
         "family": family.name,
         "processor_class": type(processor).__name__,
         "tokenizer": digest(processor.tokenizer.backend_tokenizer.to_str()),
+        "special_tokens": dict(processor.tokenizer.special_tokens_map),
         "chat_template": digest(processor.chat_template or processor.tokenizer.chat_template),
         "control_text": settings.control_text,
     }
@@ -38,8 +39,16 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
     config = getattr(family, "config", None)
     if config is not None:
         parts["model_config"] = digest(json.dumps(without_places(config.to_dict()), sort_keys=True, default=str))
-    parts["versions"] = {name: importlib.metadata.version(name) for name in VERSIONED}
+    parts["versions"] = {name: version for name in VERSIONED if (version := version_of(name)) is not None}
     return parts
+
+
+def version_of(name: str) -> str | None:
+    """Version of an installed library; None for one that is not there."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def settings_of(part: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.base import BaseFamily, first_line
+from vlmprep.families.base import BaseFamily
 from vlmprep.families.mrope import MropePositions
 from vlmprep.families.patches import patches_of
+from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Tokens
 from vlmprep.schema.pixels import PixelRule
@@ -39,16 +41,30 @@ class Qwen2VL(BaseFamily):
         self._smart_resize = sys.modules[type(self._images).__module__].smart_resize
         model_class, config_class = self._model_classes()
         self.config = config_class() if config is None else config
-        merge_size = self.config.vision_config.spatial_merge_size
-        if merge_size != self._images.merge_size:
-            raise StopRun(
-                f"the model's config merges {merge_size} x {merge_size} patches, the processor "
-                f"{self._images.merge_size} x {self._images.merge_size}",
-                "Give the config that belongs to the processor (--model-config).",
-            )
+        self._check_settings()
         self._positions = MropePositions(model_class, self.config)
         self.patch_bytes = 3 * self._images.patch_size**2
-        self._resizes_alone = self._resize_agrees()
+
+    def _check_settings(self) -> None:
+        """Stop where the processor does not do what counts and pixels rest on, or the config is another model's.
+
+        Raises:
+            StopRun: Naming the setting.
+        """
+        images = self._images
+        for setting in ("do_resize", "do_rescale", "do_normalize"):
+            if not getattr(images, setting):
+                raise StopRun(
+                    f"the image processor has {setting} off, so its pixels are not the model's usual ones",
+                    f"Set {setting} to true in its preprocessor_config.json.",
+                )
+        merge_size = getattr(getattr(self.config, "vision_config", None), "spatial_merge_size", None)
+        if merge_size != images.merge_size:
+            raise StopRun(
+                f"the model's config ({self.config.model_type}) merges {merge_size} x {merge_size} patches, "
+                f"the processor {images.merge_size} x {images.merge_size}",
+                "Give the config that belongs to the processor (--model-config).",
+            )
 
     def _model_classes(self) -> tuple[type, type]:
         from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLConfig
@@ -73,8 +89,15 @@ class Qwen2VL(BaseFamily):
         return {"image_grid_thw": grid}, num_patches, num_patches // images.merge_size**2
 
     def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
-        """One decoded image as `pixel_values` uint8 [patches, 3, patch, patch] and `image_grid_thw` [1, 3] int64."""
-        return self._resized(decoded) if self._may_resize_alone(decoded) else self._processed(decoded)
+        """One decoded image as `pixel_values` uint8 [patches, 3, patch, patch] and `image_grid_thw` [1, 3] int64.
+
+        Raises:
+            RefuseSample: The processor does not take an image of this shape, or does not find it 8 bits deep.
+        """
+        try:
+            return self._resized(decoded) if self._may_resize_alone(decoded) else self._processed(decoded)
+        except ValueError as error:
+            raise RefuseSample("image-shape", f"the image does not fit the processor: {first_line(error)}") from error
 
     def _processed(self, decoded: Any) -> dict[str, NDArray[Any]]:
         """Through the whole image processor, less its arithmetic.
@@ -98,11 +121,11 @@ class Qwen2VL(BaseFamily):
     def _may_resize_alone(self, decoded: Any) -> bool:
         """Whether an image is what torchvision's loader makes, so that nothing of the processor but its resize does work."""
         return (
-            self._resizes_alone
-            and isinstance(decoded, torch.Tensor)
+            isinstance(decoded, torch.Tensor)
             and decoded.dtype == torch.uint8
             and decoded.ndim == 3
             and decoded.shape[0] == 3
+            and self._resizes_alone
         )
 
     def _resized(self, decoded: torch.Tensor) -> dict[str, NDArray[Any]]:
@@ -114,10 +137,9 @@ class Qwen2VL(BaseFamily):
         grid = [[1, resized.shape[1] // side, resized.shape[2] // side]]
         return {"pixel_values": pixels, "image_grid_thw": np.array(grid, dtype=np.int64)}
 
-    def _resize_agrees(self) -> bool:
+    @functools.cached_property
+    def _resizes_alone(self) -> bool:
         """Try the short way against the whole processor, on an image to enlarge and one to shrink."""
-        if self.loader != "torchvision" or not self._images.do_resize:
-            return False
         levels = np.random.default_rng(0).integers(0, 256, (61, 203, 3), dtype=np.uint8)
         for image in (levels[:9, :23], levels):
             decoded = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
@@ -131,17 +153,8 @@ class Qwen2VL(BaseFamily):
         return self._positions(tokens, tensors)
 
     def pixel_rules(self) -> dict[str, PixelRule]:
-        """How stored levels become `pixel_values`.
-
-        Raises:
-            StopRun: The processor does not rescale and normalize, so its pixels follow no rule that readers know.
-        """
+        """How stored levels become `pixel_values`."""
         images = self._images
-        if not (images.do_rescale and images.do_normalize):
-            raise StopRun(
-                "the image processor does not rescale and normalize, so its pixels are not the model's usual ones",
-                "Set do_rescale and do_normalize in its preprocessor_config.json.",
-            )
         rule = PixelRule(
             arithmetic="fused" if self.loader == "torchvision" else "two_step",
             rescale=float(images.rescale_factor),

@@ -4,13 +4,8 @@ Two ways, neither of which searches the text for markers:
 
 *Marks.* A template with `{% generation %}` marks says itself what the assistant generates.
 
-*Layout.* Any other template is rendered once per shape of conversation (roles and kinds of parts) with a sentinel in place of
-every text. What stands between the sentinels is the template's own text:
-
-    <|im_start|>user\n [0] <|im_end|>\n<|im_start|>assistant\n [1] <|im_end|>\n
-    literals:  l0            l1                                       l2
-
-A real conversation must then render to l0 + text0 + l1 + text1 + l2, character for character, which is checked for every sample;
+*Layout.* Of any other template it is known what it writes around the texts of a conversation (see layout.py). A real
+conversation must then render to l0 + text0 + l1 + text1 + l2, character for character, which is checked for every sample;
 so the place of each text is known. An assistant turn is learned from its first text up to the end-of-turn token that opens the
 literal behind its last one.
 """
@@ -21,18 +16,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from vlmprep.families.layout import Layout, find_layout
+from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import Media, Message, Sample, Text
 from vlmprep.schema.errors import RefuseSample, StopRun
 
 __all__ = ["Rendered", "TurnFinder"]
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-SENTINEL = re.compile("\ue000([0-9]+)\ue001")
-PART_SPELLED_OUT = re.compile(r"""['"]type['"]: ['"]text['"]""")
-"""A list of parts that a template printed instead of reading."""
+LAYOUTS_KEPT = 4_096
+"""Shapes of conversation whose layout is remembered."""
 
 Span = tuple[int, int]
 Shape = tuple[tuple[str, tuple[str, ...]], ...]
@@ -45,16 +40,8 @@ class Rendered:
     text: str
     label_spans: tuple[Span, ...]
     """Character ranges that the loss counts, in order."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """What a template writes around the texts of one shape of conversation."""
-
-    literals: tuple[str, ...]
-    """One more than there are texts."""
-    plain_text: bool
-    """Messages of nothing but text go in as strings, because this template prints lists."""
+    num_control_tokens: int
+    """How many control tokens the template writes itself; any more in the text are the conversation's."""
 
 
 class TurnFinder:
@@ -69,13 +56,18 @@ class TurnFinder:
     """
 
     def __init__(self, processor: Any, control_tokens: re.Pattern[str]) -> None:
-        self._processor = processor
         self._control_tokens = control_tokens
         self._layouts: dict[Shape, Layout] = {}
-        self.template = chat_template(processor)
+        self._template = chat_template(processor)
         self._variables = dict(processor.tokenizer.special_tokens_map)
-        self._marked = bool(GENERATION.search(self.template))
-        self._end_of_turn = "" if self._marked else self._find_end_of_turn()
+        self._marked = bool(GENERATION.search(self._template))
+        try:
+            self._end_of_turn = "" if self._marked else self._find_end_of_turn()
+        except RefuseSample as refusal:
+            raise StopRun(
+                f"the chat template does not take a question and its answer: {refusal.reason}",
+                "Correct the processor's chat template, or give it {% generation %} marks.",
+            ) from refusal
 
     def render(self, sample: Sample) -> Rendered:
         """Render one conversation with the spans that the loss counts.
@@ -83,48 +75,45 @@ class TurnFinder:
         Raises:
             RefuseSample: The template rejects the conversation, its turns cannot be located, or no assistant turn is learned.
         """
-        learned = [m for m in sample.messages if m.role == "assistant" and m.learn]
-        if not learned:
+        messages = sample.messages
+        if not any(message.role == "assistant" and message.learn for message in messages):
             raise RefuseSample("no-label-tokens", "no assistant turn to learn from")
-        for at, message in enumerate(sample.messages):
-            if message.role == "assistant" and message.learn and not any(texts_of(message)):
-                raise RefuseSample("empty-answer", f"message {at}, an assistant turn, is empty")
-        return self._by_marks(sample) if self._marked else self._by_layout(sample)
+        texts = [text for message in messages for text in texts_of(message)]
+        refuse_empty_answers(messages, texts)
+        layout = self._layout(messages)
+        text, marks = self._render(messages, plain_text=layout.plain_text, marks=self._marked)
+        spans = marked_spans(messages, marks) if self._marked else self._located_spans(messages, texts, text, layout)
+        return Rendered(text=text, label_spans=spans, num_control_tokens=layout.num_control_tokens)
 
     def image_literal(self) -> str:
-        """What the template writes for an image between two texts of a user."""
+        """What the template writes for an image between two texts of a user.
+
+        Raises:
+            StopRun: It has no place for one.
+        """
         probe = (Message(role="user", parts=(Text(text="a"), Media(kind="image", content=b""), Text(text="b"))),)
-        return self._layout(probe).literals[1]
+        try:
+            return self._layout(probe).checked(probe).literals[1]
+        except RefuseSample as refusal:
+            raise StopRun(f"the chat template has no place for an image: {refusal.reason}") from refusal
 
-    def _by_marks(self, sample: Sample) -> Rendered:
-        layout_free = conversation_of(sample.messages, plain_text=False)
-        text, spans = self._render(layout_free, marks=True)
-        turns = [message for message in sample.messages if message.role == "assistant"]
-        if all(message.learn for message in turns):
-            return Rendered(text=text, label_spans=tuple(spans))
-        if len(spans) != len(turns):
-            raise RefuseSample(
-                "unlocatable-turns",
-                f"{len(turns)} assistant turns, {len(spans)} generation marks: which turn opted out?",
-            )
-        kept = tuple(span for span, message in zip(spans, turns, strict=True) if message.learn)
-        return Rendered(text=text, label_spans=kept)
+    def _located_spans(
+        self, messages: tuple[Message, ...], texts: list[str], rendered: str, layout: Layout
+    ) -> tuple[Span, ...]:
+        layout.checked(messages)
+        if layout.around(texts) != rendered:
+            texts = [text.strip() for text in texts]
+            if layout.around(texts) != rendered:
+                raise RefuseSample(
+                    "unlocatable-turns",
+                    "the chat template changes the text of this conversation, so its turns cannot be located; "
+                    "give the template {% generation %} marks",
+                )
+            refuse_empty_answers(messages, texts)
+        return self._spans_of_answers(messages, texts, layout.literals)
 
-    def _by_layout(self, sample: Sample) -> Rendered:
-        layout = self._layout(sample.messages)
-        text, _ = self._render(conversation_of(sample.messages, plain_text=layout.plain_text))
-        raw = [text for message in sample.messages for text in texts_of(message)]
-        for texts in (raw, [text.strip() for text in raw]):
-            if interleave(layout.literals, texts) == text:
-                return Rendered(text=text, label_spans=self._label_spans(sample.messages, layout.literals, texts))
-        raise RefuseSample(
-            "unlocatable-turns",
-            "the chat template changes the text of this conversation, so its turns cannot be located; "
-            "give the template {% generation %} marks",
-        )
-
-    def _label_spans(
-        self, messages: tuple[Message, ...], literals: tuple[str, ...], texts: list[str]
+    def _spans_of_answers(
+        self, messages: tuple[Message, ...], texts: list[str], literals: tuple[str, ...]
     ) -> tuple[Span, ...]:
         spans: list[Span] = []
         at, next_text = 0, 0
@@ -153,7 +142,7 @@ class TurnFinder:
             Message(role="user", parts=(Text(text="a"),)),
             Message(role="assistant", parts=(Text(text="b"),)),
         )
-        literal = self._layout(probe).literals[2]
+        literal = self._layout(probe).checked(probe).literals[2]
         found = self._control_tokens.match(literal.lstrip())
         if found is None:
             raise StopRun(
@@ -163,37 +152,31 @@ class TurnFinder:
         return found[0]
 
     def _layout(self, messages: tuple[Message, ...]) -> Layout:
-        shape = tuple((message.role, tuple(kind_of(part) for part in message.parts)) for message in messages)
-        if shape not in self._layouts:
-            self._layouts[shape] = self._find_layout(messages)
-        return self._layouts[shape]
+        shape = tuple((message.role, tuple(map(kind_of, message.parts))) for message in messages)
+        layout = self._layouts.get(shape)
+        if layout is None:
+            layout = find_layout(
+                messages, lambda probe, plain_text: self._render(probe, plain_text=plain_text)[0], self._control_tokens
+            )
+            if len(self._layouts) < LAYOUTS_KEPT:
+                self._layouts[shape] = layout
+        return layout
 
-    def _find_layout(self, messages: tuple[Message, ...]) -> Layout:
-        probe, num_texts = with_sentinels(messages)
-        for plain_text in (False, True):
-            text, _ = self._render(conversation_of(probe, plain_text=plain_text))
-            pieces = SENTINEL.split(text)
-            in_order = [int(number) for number in pieces[1::2]] == list(range(num_texts))
-            literals = tuple(pieces[0::2])
-            if in_order and not any(PART_SPELLED_OUT.search(literal) for literal in literals):
-                return Layout(literals=literals, plain_text=plain_text)
-        raise RefuseSample(
-            "unlocatable-turns",
-            "the chat template leaves out, repeats or reorders text of a conversation with the turns "
-            + ", ".join(message.role for message in messages),
-        )
-
-    def _render(self, conversation: list[dict[str, Any]], *, marks: bool = False) -> tuple[str, list[Span]]:
+    def _render(
+        self, messages: tuple[Message, ...], *, plain_text: bool, marks: bool = False
+    ) -> tuple[str, list[Span]]:
         render: Any = render_jinja_template  # annotated as returning text alone
         try:
             texts, spans = render(
-                conversations=[conversation],
-                chat_template=self.template,
+                conversations=[conversation_of(messages, plain_text=plain_text)],
+                chat_template=self._template,
                 return_assistant_tokens_mask=marks,
                 **self._variables,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise RefuseSample("template-error", f"the chat template rejects this conversation: {error}") from error
+        except Exception as error:  # a template is a program of its own
+            raise RefuseSample(
+                "template-error", f"the chat template rejects this conversation: {first_line(error)}"
+            ) from error
         return texts[0], list(spans[0]) if spans else []
 
 
@@ -225,6 +208,39 @@ def conversation_of(messages: tuple[Message, ...], *, plain_text: bool) -> list[
     return conversation
 
 
+def marked_spans(messages: tuple[Message, ...], marks: list[Span]) -> tuple[Span, ...]:
+    """The marked spans of the assistant turns that are learned.
+
+    Raises:
+        RefuseSample: Some opted out, and it cannot be told which marks are theirs.
+    """
+    turns = [message for message in messages if message.role == "assistant"]
+    if all(message.learn for message in turns):
+        return tuple(marks)
+    if len(marks) != len(turns):
+        raise RefuseSample(
+            "unlocatable-turns", f"{len(turns)} assistant turns, {len(marks)} generation marks: which turn opted out?"
+        )
+    return tuple(mark for mark, message in zip(marks, turns, strict=True) if message.learn)
+
+
+def refuse_empty_answers(messages: tuple[Message, ...], texts: list[str]) -> None:
+    """Refuse a conversation where an assistant turn that is learned says nothing.
+
+    Args:
+        messages: The conversation.
+        texts: Its texts in order, as the template writes them.
+
+    Raises:
+        RefuseSample: One does.
+    """
+    left = iter(texts)
+    for at, message in enumerate(messages):
+        said = [next(left) for _ in texts_of(message)]
+        if message.role == "assistant" and message.learn and not any(said):
+            raise RefuseSample("empty-answer", f"message {at}, an assistant turn, is empty")
+
+
 def texts_of(message: Message) -> list[str]:
     """The texts of a message, in order."""
     return [part.text for part in message.parts if isinstance(part, Text)]
@@ -233,25 +249,3 @@ def texts_of(message: Message) -> list[str]:
 def kind_of(part: Text | Media) -> str:
     """text, image, video or audio."""
     return "text" if isinstance(part, Text) else part.kind
-
-
-def with_sentinels(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], int]:
-    """The same conversation with numbered sentinels for texts, and how many there are."""
-    count = 0
-    probe: list[Message] = []
-    for message in messages:
-        parts: list[Text | Media] = []
-        for part in message.parts:
-            if isinstance(part, Text):
-                parts.append(Text(text=f"\ue000{count}\ue001"))
-                count += 1
-            else:
-                parts.append(part)
-        probe.append(Message(role=message.role, parts=tuple(parts), learn=message.learn))
-    return tuple(probe), count
-
-
-def interleave(literals: tuple[str, ...], texts: list[str]) -> str:
-    """l0 + text0 + l1 + text1 + ... + ln."""
-    pieces = [piece for pair in zip(literals, texts, strict=False) for piece in pair]
-    return "".join([*pieces, literals[-1]])

@@ -10,6 +10,7 @@ What a loader would read, but the processor would then get wrong without a word,
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 import warnings
@@ -30,6 +31,8 @@ TIFF_WIDTH, TIFF_HEIGHT = 0x0100, 0x0101
 
 TORCHVISION_FORMATS = frozenset({"JPEG", "MPO", "PNG", "GIF", "WEBP"})
 """What torchvision reads without extra packages; an MPO is a JPEG with more pictures behind the first."""
+NOT_OPENED = frozenset({"EPS", "ICO"})
+"""Formats that are unsafe to look at: a program that Ghostscript would run, and icons, which Pillow decodes as it opens them."""
 TEXT_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 """Chunks of a PNG in which Pillow looks for an orientation."""
 CHUNK_NAME = re.compile(rb"\w{4}")
@@ -64,7 +67,7 @@ def upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) ->
 
 
 def _upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) -> tuple[int, int]:
-    image = Image.open(file)
+    image = Image.open(file, formats=_formats())
     width, height = image.size
     if width * height > max_pixels:
         raise RefuseSample(
@@ -80,6 +83,12 @@ def _upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) -
         tags = cast(Any, image).tag_v2
         width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
     return (width, height) if orientation in SIDEWAYS else (height, width)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NOT_OPENED)
 
 
 def _check_torchvision_reads(image: ImageFile.ImageFile, file: IO[bytes], name: str) -> None:
@@ -115,10 +124,6 @@ def _check_pil_reads(image: ImageFile.ImageFile, name: str) -> None:
             "high-bit-depth",
             f"{name} has more than 8 bits a level (Pillow's mode {image.mode}); the PIL loader cuts all levels above 255 off; "
             "convert it to 8 bits",
-        )
-    if image.format == "EPS":
-        raise RefuseSample(
-            "unread-format", f"{name} is EPS, a program that Ghostscript would run; convert it to an image"
         )
 
 

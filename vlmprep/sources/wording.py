@@ -10,6 +10,7 @@ __all__ = ["clipped", "kind_of", "names", "shown"]
 
 MAX_CHARACTERS = 200
 MAX_NAMES = 12
+MAX_NAME_CHARACTERS = 60
 KINDS = {
     "NoneType": "null",
     "bool": "true or false",
@@ -36,9 +37,9 @@ def clipped(text: str) -> str:
 
 
 def names(columns: Iterable[str]) -> str:
-    """Names in quotes, the first dozen of them."""
-    every = list(columns)
-    return ", ".join(map(shown, every[:MAX_NAMES])) + (", ..." if len(every) > MAX_NAMES else "")
+    """Names in quotes, the first dozen of them, each cut off where it is long."""
+    every = [f"{name!r:.{MAX_NAME_CHARACTERS}}" for name in columns]
+    return ", ".join(every[:MAX_NAMES] + ["..."] * (len(every) > MAX_NAMES))
 
 
 def kind_of(value: Any) -> str:

@@ -1,0 +1,187 @@
+"""Reading media where they lie: files of every unfriendly kind, the web, and what tells that a file changed."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.sources.pictures import HEIGHT, WIDTH, png
+from vlmprep.schema.conversation import Media
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.sources import media as media_module
+from vlmprep.sources.media import MediaReader
+
+NOBODY = 65_534
+
+
+def image(path: Path | str) -> Media:
+    return Media(kind="image", location=str(path))
+
+
+def refusal(medium: Media) -> RefuseSample:
+    with pytest.raises(RefuseSample) as caught:
+        MediaReader().image_size(medium, "torchvision")
+    return caught.value
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, whom no permission stops."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_and_its_bytes_are_the_same_image(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    by_place = MediaReader().image_size(image(tmp_path / "a.png"), "torchvision")
+    assert by_place == MediaReader().image_size(Media(kind="image", content=png()), "torchvision")
+    assert (by_place.height, by_place.width, by_place.num_bytes) == (HEIGHT, WIDTH, len(png()))
+
+
+def test_a_missing_file_is_missing_media(tmp_path):
+    found = refusal(image(tmp_path / "none.png"))
+    assert found.code == "missing-media"
+    assert str(tmp_path / "none.png") in found.reason
+
+
+def test_an_empty_file_is_empty_media(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert refusal(image(tmp_path / "a.png")).code == "empty-media"
+    assert refusal(Media(kind="image", content=b"")).code == "empty-media"
+
+
+def test_a_folder_is_no_image(tmp_path):
+    assert refusal(image(tmp_path)).code == "unreadable-media"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    started = time.monotonic()
+    found = refusal(image(tmp_path / "pipe.png"))
+    assert found.code == "unreadable-media"
+    assert time.monotonic() - started < 5
+    assert MediaReader().state(image(tmp_path / "pipe.png")) != 0
+
+
+def test_a_socket_and_a_device_are_no_images(tmp_path):
+    assert refusal(image("/dev/zero")).code == "unreadable-media"
+    assert refusal(image("/dev/null")).code == "unreadable-media"
+
+
+def test_a_loop_of_links_is_unreadable(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "symbolic links" in refusal(image(tmp_path / "loop")).reason
+    assert MediaReader().state(image(tmp_path / "loop")) == 0
+
+
+def test_a_file_without_permission_is_unreadable(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "a.png").chmod(0)
+    with as_nobody():
+        found = refusal(image(tmp_path / "a.png"))
+    assert found.code == "unreadable-media"
+    assert "Permission denied" in found.reason
+
+
+def test_an_endless_name_is_unreadable_and_shown_short(tmp_path):
+    found = refusal(image("/" + "x" * 100_000))
+    assert found.code == "unreadable-media"
+    assert len(found.reason) < 1_000
+
+
+def test_a_file_below_a_file_is_unreadable(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    assert refusal(image(tmp_path / "a.png" / "b.png")).code in ("missing-media", "unreadable-media")
+
+
+def test_no_file_stays_open(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "b.png").write_bytes(b"text")
+    os.mkfifo(tmp_path / "pipe")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        MediaReader().image_size(image(tmp_path / "a.png"), "pil")
+        for name in ("b.png", "pipe", "."):
+            refusal(image(tmp_path / name))
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """A picture, and nothing else."""
+
+    def do_GET(self) -> None:
+        if self.path != "/a.png":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(png())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_an_image_on_the_web_is_read(server):
+    size = MediaReader().image_size(image(f"{server}/a.png"), "torchvision")
+    assert (size.height, size.width, size.num_bytes) == (HEIGHT, WIDTH, len(png()))
+
+
+def test_what_the_web_does_not_give_is_unreadable(server, monkeypatch):
+    assert "404" in refusal(image(f"{server}/b.png")).reason
+    assert refusal(image("http://127.0.0.1:9/a.png")).code == "unreadable-media"
+    assert refusal(image("http://[broken/a.png")).code == "unreadable-media"
+    monkeypatch.setattr(media_module, "WEB_BYTES", 100)
+    assert "larger than" in refusal(image(f"{server}/a.png")).reason
+
+
+def test_a_url_that_no_file_system_knows_is_unreadable():
+    assert refusal(image("nonsense://bucket/a.png")).code == "unreadable-media"
+    assert MediaReader().state(image("nonsense://bucket/a.png")) != 0
+
+
+def test_an_image_in_another_file_system_is_read():
+    import fsspec
+
+    with fsspec.open("memory://media/a.png", "wb") as file:
+        file.write(png())
+    assert MediaReader().image_size(image("memory://media/a.png"), "pil").height == HEIGHT
+
+
+def test_the_state_of_a_file_changes_when_the_file_does(tmp_path):
+    path, reader = tmp_path / "a.png", MediaReader()
+    assert reader.state(image(path)) == 0
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(1, 1))
+    states = [reader.state(image(path))]
+    os.utime(path, ns=(2, 2))
+    states.append(reader.state(image(path)))
+    path.write_bytes(b"abcd")
+    os.utime(path, ns=(2, 2))
+    states.append(reader.state(image(path)))
+    (tmp_path / "b.png").hardlink_to(path)
+    states.append(reader.state(image(tmp_path / "b.png")))
+    states.append(reader.state(Media(kind="image", content=b"abcd")))
+    states.append(reader.state(Media(kind="image", content=b"abce")))
+    assert len({0, *states}) == 7
+    assert reader.state(image(path)) == states[2]

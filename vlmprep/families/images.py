@@ -1,0 +1,74 @@
+"""From a medium to decoded pixels, as the processor's own loader gives them."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import urllib.request
+from typing import Any
+
+from vlmprep.families.png import SIGNATURE, decode_png, is_eight_bit_png
+from vlmprep.families.wording import first_line
+from vlmprep.schema.conversation import Media
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.media import Loader
+
+__all__ = ["image_loader", "load_image"]
+
+WEB_SECONDS = 60
+"""A server that is silent for so long is given up."""
+
+
+def image_loader(image_processor: Any) -> Loader:
+    """Which loader an image processor's `fetch_images` uses."""
+    return "torchvision" if getattr(image_processor, "backend", "pil") == "torchvision" else "pil"
+
+
+def load_image(image_processor: Any, medium: Media) -> Any:
+    """Decode an image.
+
+    Args:
+        image_processor: Whose loader decodes.
+        medium: The image; its header was read and accepted before.
+
+    Returns:
+        A tensor [3, height, width] uint8 where the loader is torchvision's, else a PIL.Image.Image; upright.
+
+    Raises:
+        RefuseSample: It does not decode.
+    """
+    try:
+        content = _content(medium)
+        if content is None:
+            return image_processor.fetch_images(medium.location)
+        fetch = functools.partial(_fetch_content, image_processor)
+        if image_loader(image_processor) == "torchvision" and is_eight_bit_png(content):
+            return decode_png(content, fetch)
+        return fetch(content)
+    except Exception as error:  # decoders raise whatever broken bytes lead them to
+        # The loaders wrap a decoder's error in one that shows the whole encoded image.
+        reason = first_line(error.__context__ or error)
+        name = medium.location or "the image inside the row"
+        raise RefuseSample("undecodable-media", f"{name} does not decode: {reason}") from error
+
+
+def _content(medium: Media) -> bytes | None:
+    """The encoded image, where it is not the loader's turn to read a local file."""
+    location = medium.location
+    if location is None:
+        return medium.content
+    if location.startswith(("http://", "https://")):
+        with urllib.request.urlopen(location, timeout=WEB_SECONDS) as answer:
+            return bytes(answer.read())
+    if "://" in location:
+        import fsspec  # only where media are remote: its file systems are slow to import
+
+        with fsspec.open(location, "rb") as file:
+            return bytes(file.read())
+    with open(location, "rb") as file:
+        head = file.read(len(SIGNATURE))
+        return head + file.read() if head == SIGNATURE else None
+
+
+def _fetch_content(image_processor: Any, content: bytes) -> Any:
+    return image_processor.fetch_images("data:image/any;base64," + base64.b64encode(content).decode())
