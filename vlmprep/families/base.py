@@ -49,7 +49,7 @@ class BaseFamily(ABC):
         self._control_tokens = control_pattern(processor)
         self._keep_control_text = keep_control_text
         self._turns = TurnFinder(processor, self._control_tokens)
-        self._encoder = PlaceholderEncoder(processor)
+        self._encoder = PlaceholderEncoder(processor, self._control_tokens)
         self._measured = functools.lru_cache(maxsize=COUNTS_KEPT)(self._measure)
 
     def measure(self, size: MediaSize) -> MediaCount:
