@@ -57,7 +57,7 @@ def made(
 
     folder = processor_dir(request.param, max_pixels=MAX_PIXELS[request.param])
     root = tmp_path_factory.mktemp("set")
-    run(corpus / "sharegpt.jsonl", folder, root, planning=PlanSettings(pack_size=512))
+    run(corpus / "sharegpt.jsonl", folder, root, planning=PlanSettings(pack_size=640))
     rows = [json.loads(line) for line in (corpus / "sharegpt.jsonl").read_text().splitlines()]
     auto: Any = AutoProcessor
     return Made(request.param, auto.from_pretrained(folder), vlmprep.open(root), rows, corpus)
@@ -178,4 +178,4 @@ def test_the_packed_loss_is_the_token_weighted_mean_of_the_samples_alone(made: M
         assert float(output.loss) == pytest.approx(expected / num_labels, abs=TOLERANCE)
         assert batch.num_label_tokens_in_step == num_labels
         packs += 1
-    assert packs == len(made.packs) > 3
+    assert packs == len(made.packs) >= 3

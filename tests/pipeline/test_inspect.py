@@ -366,9 +366,11 @@ def ids_of(spans: Sequence[Span]) -> list[int]:
     return [int(number) for span in spans if span.role == "ids" for number in span.text.split()]
 
 
-def test_a_pack_set_that_names_no_processor_says_so(packed_demo: PackedDemo, tmp_path: Path) -> None:
+def test_a_pack_set_without_its_ledger_still_knows_its_processor(packed_demo: PackedDemo, tmp_path: Path) -> None:
     packset = Path(shutil.copytree(packed_demo.packset, tmp_path / "packset", ignore=shutil.ignore_patterns("ledger")))
-    assert "--processor" in view_pack(packset, 0).note
+    own = view_pack(packset, 0)
+    assert own.note == ""
+    assert any(span.role == "text" and span.trained for document in own.documents for span in document.spans)
     named = view_pack(packset, 0, str(packed_demo.processor))
     assert named.note == ""
     assert named.documents == view_pack(packed_demo.packset, 0).documents

@@ -193,7 +193,12 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, receipts: list[Receipt], i
             name: FileRecord(size=(root / name).stat().st_size, sha256=sha256_file(root / name))
             for name in (PACKS_FILE, SAMPLES_FILE)
         },
-        settings={**identity["plan"], **identity["writing"], **identity["limits"]},
+        settings={
+            **identity["plan"],
+            **identity["writing"],
+            **identity["limits"],
+            "processor": ledger.settings["processor"],
+        },
         fingerprint=identity["fingerprint"],
         plan={"digest": plan.digest, "seed": plan.summary["settings"]["seed"]},
     )

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from vlmprep.counting.ledger import SETTINGS_FILE
 from vlmprep.families.control import control_pattern
 from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.loading import load_family
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
-from vlmprep.schema.files import read_json
 from vlmprep.shardformat.manifest import Manifest
 
-__all__ = ["Decoder", "find_decoder", "processor_of"]
+__all__ = ["Decoder", "find_decoder"]
 
 
 class Decoder:
@@ -42,22 +39,19 @@ class Decoder:
 
 
 def find_decoder(
-    root: Path, manifest: Manifest, processor: str | None, *, trust_remote_code: bool = False
+    manifest: Manifest, processor: str | None, *, trust_remote_code: bool = False
 ) -> tuple[Decoder | None, str]:
     """The decoder of a pack set, and what a person should know about it.
 
     Args:
-        root: The pack set.
-        manifest: Its manifest, which has the tokenizer's digest.
-        processor: Folder or hub name; None takes the one that the ledger inside the pack set names.
-        trust_remote_code: Run code that comes with the processor; what the ledger says of this does not count.
+        manifest: Of the pack set; names the processor and has the tokenizer's digest.
+        processor: Folder or hub name; None takes the manifest's.
+        trust_remote_code: Run code that comes with the processor; what the manifest says of this does not count.
 
     Returns:
         The decoder, None where the processor is not known or cannot be loaded; and a sentence on that, or empty.
     """
-    settings = FamilySettings(processor=processor) if processor else processor_of(root)
-    if settings is None:
-        return None, "The pack set does not say which processor made it; name it with --processor to read the text."
+    settings = FamilySettings(processor=processor) if processor else processor_of(manifest)
     try:
         family: Any = load_family(replace(settings, trust_remote_code=trust_remote_code))
     except StopRun as error:
@@ -68,11 +62,8 @@ def find_decoder(
     return Decoder(family), ""
 
 
-def processor_of(root: Path) -> FamilySettings | None:
-    """The processor that the ledger inside a pack set was counted with."""
-    settings = read_json(root / "ledger" / SETTINGS_FILE)
-    if settings is None:
-        return None
-    processor = dict(settings["processor"])
+def processor_of(manifest: Manifest) -> FamilySettings:
+    """The processor that a pack set was made with."""
+    processor = dict(manifest.settings["processor"])
     processor["options"] = tuple((name, value) for name, value in processor["options"])
     return FamilySettings(**processor)

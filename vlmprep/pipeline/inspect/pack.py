@@ -130,7 +130,7 @@ def view_pack(root: Path, pack_id: int, processor: str | None = None, *, trust_r
     if not 0 <= pack_id < len(index):
         raise StopRun(f"--pack {pack_id}: {root} has packs 0 to {len(index) - 1}")
     info, fields = read_pack(root, index, pack_id)
-    decoder, note = find_decoder(root, manifest, processor, trust_remote_code=trust_remote_code)
+    decoder, note = find_decoder(manifest, processor, trust_remote_code=trust_remote_code)
     return PackView(
         packset=str(root),
         pack_id=pack_id,
