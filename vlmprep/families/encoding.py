@@ -20,6 +20,8 @@ from vlmprep.schema.media import MediaCount
 __all__ = ["PlaceholderEncoder"]
 
 KINDS = ("image", "video", "audio")
+REPLACEMENTS_KEPT = 1_024
+"""Short replacements whose placeholders are remembered; most families have one."""
 HEADERS_KEPT = 1_024
 """Texts between a control token and an answer whose tokens are remembered."""
 
@@ -53,9 +55,10 @@ class PlaceholderEncoder:
         self._runs = re.compile("|".join(f"(?:{re.escape(token)})+" for token in self._tokens) or r"(?!)")
         self._bos: str | None = processor.tokenizer.bos_token
         self._control_tokens = control_tokens
-        self._is_control = np.zeros(len(processor.tokenizer), dtype=np.bool_)
-        added = processor.tokenizer.added_tokens_decoder.items()
-        self._is_control[[number for number, token in added if control_tokens.fullmatch(str(token))]] = True
+        added = processor.tokenizer.added_tokens_decoder
+        self._is_control = np.zeros(max([len(processor.tokenizer), *(number + 1 for number in added)]), dtype=np.bool_)
+        self._is_control[[n for n, token in added.items() if control_tokens.fullmatch(str(token))]] = True
+        self._placeholders_of = functools.lru_cache(maxsize=REPLACEMENTS_KEPT)(self._find_placeholders)
         self._tokens_between = functools.lru_cache(maxsize=HEADERS_KEPT)(self._ids_of)
 
     def encode(self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]) -> Encoded:
@@ -69,7 +72,7 @@ class PlaceholderEncoder:
         Raises:
             RefuseSample: The rendered text has other placeholders than the conversation has media.
         """
-        text, spans, run_lengths = self._collapse(rendered, counts, kinds)
+        text, spans, in_order = self._collapse(rendered, counts, kinds)
         ids = self._tokenized(text)
         is_label = self._anchored_labels(ids, text, spans)
         if is_label is None:
@@ -77,12 +80,14 @@ class PlaceholderEncoder:
         types = self._types(ids)
         repeats = np.ones(len(ids), dtype=np.int32)
         placeholders = np.flatnonzero(self._is_placeholder(ids))
-        if len(placeholders) != len(run_lengths):
+        expected = [token for count in in_order for token in self._placeholders_of(count.replacement)]
+        if ids[placeholders].tolist() != expected:
             raise RefuseSample(
                 "tag-mismatch",
-                f"{len(placeholders)} placeholders in the tokens, {len(run_lengths)} in the media: control text?",
+                f"the text has {len(placeholders)} placeholders, the media have {len(expected)}, or they are of other kinds: "
+                "control text?",
             )
-        repeats[placeholders] = run_lengths
+        repeats[placeholders] = [length for count in in_order for length in count.run_lengths]
         is_label &= types == 0
         return Encoded(input_ids=ids, is_label=is_label, mm_token_type_ids=types, repeats=repeats)
 
@@ -137,13 +142,13 @@ class PlaceholderEncoder:
 
     def _collapse(
         self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]
-    ) -> tuple[str, Sequence[tuple[int, int]], list[int]]:
-        """The text with each medium's replacement in it, the spans moved along, and the runs' true lengths."""
+    ) -> tuple[str, Sequence[tuple[int, int]], Sequence[MediaCount]]:
+        """The text with each medium's replacement in it, the spans moved along, and the counts in the text's order."""
         if not counts:
-            return rendered.text, rendered.label_spans, []
+            return rendered.text, rendered.label_spans, counts
         if len(set(kinds)) == 1 and all(count.replacement in self._tokens for count in counts):
             # Each placeholder stays as it is, only longer: nothing moves.
-            return rendered.text, rendered.label_spans, [n for count in counts for n in count.run_lengths]
+            return rendered.text, rendered.label_spans, counts
         of_kind = {kind: [count for count, k in zip(counts, kinds, strict=True) if k == kind] for kind in KINDS}
         try:
             (text,), (moves,) = self._processor.get_text_with_replacements(
@@ -155,14 +160,14 @@ class PlaceholderEncoder:
             ) from None
         if len(moves) != len(counts):
             raise RefuseSample("tag-mismatch", f"the template wrote {len(moves)} placeholders for {len(counts)} media")
-        run_lengths = [length for move in moves for length in of_kind[move["type"]].pop(0).run_lengths]
+        in_order = [of_kind[move["type"]].pop(0) for move in moves]
         ends = np.array([move["span"][1] for move in moves])
         gained = np.array([0, *(move["new_span"][1] - move["span"][1] for move in moves)])
 
         def moved(at: int) -> int:
             return at + int(gained[np.searchsorted(ends, at, side="right")])
 
-        return text, [(moved(start), moved(end)) for start, end in rendered.label_spans], run_lengths
+        return text, [(moved(start), moved(end)) for start, end in rendered.label_spans], in_order
 
     def shorten(self, replacement: str) -> tuple[str, tuple[int, ...]]:
         """Write every run of placeholders in a replacement once.
@@ -178,6 +183,11 @@ class PlaceholderEncoder:
             return token
 
         return self._runs.sub(once, replacement), tuple(lengths)
+
+    def _find_placeholders(self, replacement: str) -> tuple[int, ...]:
+        """Token ids of a short replacement's placeholders."""
+        number_of = dict(zip(self._tokens, self._token_ids, strict=True))
+        return tuple(number_of[token] for token in self._runs.findall(replacement))
 
     def _is_placeholder(self, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
         found = np.zeros(len(ids), dtype=np.bool_)

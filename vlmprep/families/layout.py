@@ -63,7 +63,7 @@ class Layout:
 def find_layout(messages: tuple[Message, ...], render: Renderer, control_tokens: re.Pattern[str]) -> Layout:
     """Learn how a template lays out conversations of the shape of `messages`.
 
-    Lists of parts are tried first, as processors give them, then strings; a form that leaves the texts in order is preferred.
+    Lists of parts are tried first, as processors give them; strings where a template does not read every text of the lists.
 
     Args:
         messages: A conversation of that shape.
@@ -85,13 +85,14 @@ def find_layout(messages: tuple[Message, ...], render: Renderer, control_tokens:
         if PART_SPELLED_OUT.search(text):
             continue
         pieces = SENTINEL.split(text)
+        order = [int(number) for number in pieces[1::2]]
         layout = Layout(
             literals=tuple(pieces[0::2]),
-            in_order=[int(number) for number in pieces[1::2]] == list(range(num_texts)),
+            in_order=order == list(range(num_texts)),
             plain_text=plain_text,
             num_control_tokens=len(control_tokens.findall(text)),
         )
-        if layout.in_order:
+        if set(order) == set(range(num_texts)):
             return layout
         found = found or layout
     if found is None:

@@ -149,8 +149,15 @@ class Qwen2VL(BaseFamily):
         return True
 
     def positions(self, tokens: Tokens, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
-        """The model's own mRoPE: temporal, height and width axes, [3, S]."""
-        return self._positions(tokens, tensors)
+        """The model's own mRoPE: temporal, height and width axes, [3, S].
+
+        Raises:
+            RefuseSample: The template puts no token between two images, whom the model then takes for one.
+        """
+        try:
+            return self._positions(tokens, tensors)
+        except (ValueError, RuntimeError) as error:
+            raise RefuseSample("unplaceable-images", f"the images cannot be placed: {first_line(error)}") from error
 
     def pixel_rules(self) -> dict[str, PixelRule]:
         """How stored levels become `pixel_values`."""
