@@ -6,20 +6,22 @@
     python scripts/bench_path.py --memory                            peak memory of every stage, 500 and 5,000 samples
 
 The loop renders, tokenizes, decodes, resizes and normalizes each sample and lets go of the result, as a training loop does.
-It runs before and after the stages; ratios are to the mean of both, because machines drift.
+It runs before and after every stage, and the stage is compared with the mean of both: machines drift. Seconds are those of
+the one core that does the work (CPU time); on a shared machine the clock on the wall measures the neighbours as well, and is
+printed beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +53,13 @@ class Timing:
 
     name: str
     num_samples: int
-    seconds: float
+    core_seconds: float
+    wall_seconds: float
 
     @property
-    def rate(self) -> float:
-        """Samples a second."""
-        return self.num_samples / self.seconds
+    def milliseconds(self) -> float:
+        """Of a core, for one sample."""
+        return 1000 * self.core_seconds / self.num_samples
 
 
 def main() -> None:
@@ -64,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", nargs="+", help="as for `vlmprep estimate`; default: a drawn corpus")
     parser.add_argument("--processor", help="folder or hub name; default: the demo's")
-    parser.add_argument("--samples", type=int, default=600, help="samples of the loop, and of the drawn corpus")
+    parser.add_argument("--samples", type=int, default=300, help="samples of the loop, and of the drawn corpus")
     parser.add_argument("--compression", default="zstd", choices=["zstd", "lz4", "none"])
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)  # one stage in a process of its own
@@ -132,34 +135,34 @@ def speed(work: Path, sources: list[str], processor: str, num_samples: int, comp
     """Time every stage between two runs of the loop."""
     settings = settings_of(processor)
     family: Any = load_family(settings.family)  # start-up is paid once per worker and not measured
-    lines: list[Timing] = []
-    measured: dict[str, Timing] = {}
-    with timed(measured, "warm-up") as done:
-        done.append(run_stage("counting", sources, settings, work / "warm", compression))
-    with timed(measured, "counting") as done:
-        done.append(run_stage("counting", sources, settings, work, compression))
-    samples = list(countable(work, settings, num_samples))
-    loop(family.processor, samples[:20])
-    with timed(measured, "loop before") as done:
-        done.append(loop(family.processor, samples))
-    for stage in STAGES[1:]:
-        with timed(measured, stage) as done:
-            done.append(run_stage(stage, sources, settings, work, compression))
-    with timed(measured, "reading") as done:  # once more: the shards now lie in the page cache
-        done.append(run_stage("reading", sources, settings, work, compression))
-    with timed(measured, "loop after") as done:
-        done.append(loop(family.processor, samples))
-    lines = [measured[name] for name in ("loop before", "loop after", *STAGES)]
-    show(lines, open_packset(work / "packset").manifest)
+    run_stage("counting", sources, settings, work / "warm", compression)
+    samples = list(countable(work / "warm", settings, num_samples))
+
+    def run_loop() -> int:
+        return loop(family.processor, samples)
+
+    timed("warm-up", run_loop)
+    loops = [timed("loop", run_loop)]
+    lines: list[tuple[Timing, float]] = []
+    for stage in STAGES:
+        if stage == "reading":
+            run_stage(stage, sources, settings, work, compression)  # the shards now lie in the page cache
+        line = timed(stage, functools.partial(run_stage, stage, sources, settings, work, compression))
+        loops.append(timed("loop", run_loop))
+        lines.append((line, (loops[-2].milliseconds + loops[-1].milliseconds) / 2))
+    show(loops, lines, open_packset(work / "packset").manifest)
 
 
-@contextmanager
-def timed(measured: dict[str, Timing], name: str) -> Iterator[list[int]]:
-    """Time a block that appends its number of samples."""
-    count: list[int] = []
-    start = time.perf_counter()
-    yield count
-    measured[name] = Timing(name=name, num_samples=count[0], seconds=time.perf_counter() - start)
+def timed(name: str, work: Callable[[], int]) -> Timing:
+    """Time something that returns its number of samples."""
+    core, wall = time.process_time(), time.perf_counter()
+    num_samples = work()
+    return Timing(
+        name=name,
+        num_samples=num_samples,
+        core_seconds=time.process_time() - core,
+        wall_seconds=time.perf_counter() - wall,
+    )
 
 
 def countable(work: Path, settings: CountSettings, num_samples: int) -> Iterator[Sample]:
@@ -193,28 +196,33 @@ def loop(processor: Any, samples: list[Sample]) -> int:
     return done
 
 
-def show(lines: list[Timing], manifest: Any) -> None:
+def show(loops: list[Timing], lines: list[tuple[Timing, float]], manifest: Any) -> None:
     """Print the table."""
-    base = sum(line.rate for line in lines[:2]) / 2
     tokens = manifest.num_tokens / manifest.num_samples
-    table = Table("stage", "samples", "seconds", "ms a sample", "tokens/s", "against the loop")
+    table = Table("stage", "samples", "ms of a core a sample", "tokens/s", "wall seconds", "against the loop")
     for column in table.columns[1:]:
         column.justify = "right"
-    for line in lines:
-        table.add_row(
-            line.name,
-            f"{line.num_samples:,}",
-            f"{line.seconds:.2f}",
-            f"{1000 / line.rate:.3f}",
-            f"{line.rate * tokens:,.0f}",
-            f"{line.rate / base:.1f}x",
-        )
+    for line in loops:
+        table.add_row(*cells(line, tokens), "")
+    for line, beside in lines:
+        table.add_row(*cells(line, tokens), f"{beside / line.milliseconds:.1f}x")
     console = Console()
     console.print(table)
     num_bytes = sum(shard.size for shard in manifest.shards)
     console.print(
         f"{manifest.num_packs} packs, fill {manifest.num_tokens / manifest.num_packs / manifest.pack_size:.4f}, "
         f"{num_bytes / max(1, manifest.num_visual_tokens):.0f} bytes a visual token ({manifest.compression})"
+    )
+
+
+def cells(line: Timing, tokens: float) -> tuple[str, ...]:
+    """A timing's part of its row."""
+    return (
+        line.name,
+        f"{line.num_samples:,}",
+        f"{line.milliseconds:.3f}",
+        f"{1000 * tokens / line.milliseconds:,.0f}",
+        f"{line.wall_seconds:.2f}",
     )
 
 
