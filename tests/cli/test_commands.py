@@ -91,6 +91,54 @@ def test_a_config_file_gives_options_and_flags_win(
     assert (settings["pack_size"], settings["seed"]) == (512, 7)
 
 
+def test_what_a_ledger_or_a_plan_decided_is_not_asked_for_in_vain(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    ledger, plan, out = tmp_path / "ledger", tmp_path / "plan", tmp_path / "set"
+    assert vlmprep("estimate", rows, "--processor", processor_dir(), "-o", ledger, "-j", 0)[0] == 0
+    assert vlmprep("plan", ledger, "-o", plan, "--pack-size", 256)[0] == 0
+    code, _, err = vlmprep("pack", ledger, "--allow-outside-media", "-o", out, "-j", 0)
+    assert code == 2
+    assert "--allow-outside-media goes with --processor" in " ".join(err.split())
+    code, _, err = vlmprep("pack", ledger, "--plan", plan, "--pack-size", 512, "-o", out, "-j", 0)
+    assert code == 1
+    assert "pack_size was 256, now 512" in err
+    assert vlmprep("pack", ledger, "--plan", plan, "--pack-size", 256, "-o", out, "-j", 0)[0] == 0
+
+
+def test_a_folder_that_vlmprep_made_but_cannot_take_is_named(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    assert vlmprep("pack", rows, "--processor", processor_dir(), "-o", out, "-j", 0)[0] == 0
+    for command in ("plan", "pack"):
+        code, _, err = vlmprep(command, out, "-o", tmp_path / "other")
+        assert code == 1
+        assert f"Give {out / 'ledger'}" in err
+    code, _, err = vlmprep("pack", out / "ledger", "-o", out / "plan")
+    assert code == 1
+    assert "is a plan, and a pack set was to go there" in err
+
+
+@pytest.mark.parametrize("size", ["1", str(2**24 + 1), "1e3"])
+def test_a_pack_size_that_no_planner_takes_is_a_usage_error(vlmprep: Any, tmp_path: Path, size: str) -> None:
+    code, _, err = vlmprep("plan", tmp_path, "-o", tmp_path / "plan", "--pack-size", size)
+    assert code == 2
+    assert "--pack-size" in err
+
+
+@pytest.mark.parametrize(("text", "code"), [("# nothing yet\n", 0), ("pack_size: big\n", 2), ("[1]\n", 2), ("a: [", 2)])
+def test_a_config_file_is_read_as_what_it_is(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path, text: str, code: int
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    command = ("pack", rows, "--processor", processor_dir(), "-o", tmp_path / "set", "-j", 0, "--config", config)
+    found, _, err = vlmprep(*command)
+    assert found == code, err
+    assert "Traceback" not in err
+
+
 def test_an_unknown_option_in_a_config_file_is_a_usage_error(vlmprep: Any, rows: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("pack_sise: 128\n")
@@ -109,7 +157,9 @@ def test_too_many_refusals_exit_1_with_reasons(vlmprep: Any, processor_dir: Proc
     source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes.", ["gone.png"])] * 3 + [b"{"])
     code, out, err = vlmprep("pack", source, "--processor", processor_dir(), "-o", tmp_path / "set", "-j", 0)
     assert (code, out) == (1, "")
-    assert "4 of 4 rows are refused" in err or "no sample can be packed" in err
+    assert "no sample can be packed" in err
+    assert "3  missing-media, e.g. rows, row 0" in err
+    assert "1  not-json, e.g. rows, row 3" in err
     assert "Traceback" not in err
 
 
@@ -186,9 +236,10 @@ def test_the_demo_runs_and_runs_again(vlmprep: Any, tmp_path: Path) -> None:
 
 def test_the_demo_spoils_no_folder(vlmprep: Any, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("keep")
-    code, _, err = vlmprep("demo", "--out", tmp_path)
-    assert code == 1
-    assert "is no demo" in err
+    for out in (tmp_path, tmp_path / "precious.txt"):
+        code, _, err = vlmprep("demo", "--out", out)
+        assert code == 1
+        assert "is no demo" in err
 
 
 def test_help_needs_no_torch() -> None:

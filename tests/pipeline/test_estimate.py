@@ -96,6 +96,20 @@ def test_rows_taken_away_leave_nothing_behind(source: Path, processor_dir: Proce
     assert list(written(tmp_path)) == ["000000.parquet"]
 
 
+def test_a_ledger_does_not_lose_its_sources_to_others(
+    source: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    count(source, processor_dir(), tmp_path / "ledger")
+    before = written(tmp_path)
+    other = write_jsonl(tmp_path / "other.jsonl", [chat("x", "What?", "That.")])
+    with pytest.raises(StopRun, match="holds other sources too: rows"):
+        count(other, processor_dir(), tmp_path / "ledger")
+    assert written(tmp_path) == before
+    both = tmp_path / "*.jsonl"
+    assert count(both, processor_dir(), tmp_path / "ledger").summary["rows"]["all"] == 101
+    assert before.items() <= written(tmp_path / "ledger" / "chunks" / "rows").items()
+
+
 def test_a_replaced_image_is_counted_again(source: Path, processor_dir: ProcessorDir, tmp_path: Path) -> None:
     old = records(count(source, processor_dir(), tmp_path / "ledger"))
     picture(tmp_path / "a.png", height=300, width=500)
@@ -151,7 +165,7 @@ def test_another_setting_is_refused_by_name(
 def test_another_template_is_refused_by_name(source: Path, processor_dir: ProcessorDir, tmp_path: Path) -> None:
     from transformers import AutoProcessor
 
-    other: Any = AutoProcessor.from_pretrained(processor_dir())  # type: ignore[no-untyped-call]
+    other: Any = AutoProcessor.from_pretrained(processor_dir())
     other.chat_template = other.chat_template.replace("You are a helpful assistant.", "Be brief.")
     other.save_pretrained(tmp_path / "other")
     count(source, processor_dir(), tmp_path / "ledger")

@@ -31,8 +31,8 @@ from vlmprep.pipeline.inspect.histogram import (
     filling_histogram,
 )
 from vlmprep.pipeline.inspect.pack import PackView, Span, documents_of, read_pack, view_pack
-from vlmprep.pipeline.inspect.recognize import Found, Kind, recognize
 from vlmprep.pipeline.inspect.spread import lowest
+from vlmprep.pipeline.recognize import Found, Kind, recognize
 from vlmprep.schema.errors import StopRun
 from vlmprep.shardformat.errors import BrokenPack
 from vlmprep.shardformat.index import map_index

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from tests.conftest import ProcessorDir
 from tests.runs import chat, count, count_settings, picture, run, write_jsonl
 from vlmprep.counting.ledger import open_ledger
 from vlmprep.engines.local import LocalEngine
+from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.packjob import PackJob
+from vlmprep.pipeline.plan import make_plan
+from vlmprep.pipeline.recognize import Kind
+from vlmprep.pipeline.run import PackedRun, run_pack
 from vlmprep.pipeline.settings import PackSettings, PlanSettings
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.packset import IGNORE_INDEX
+from vlmprep.schema.progress import Silent
 
 SMALL_IMAGES = 50_176
 """Pixels: at most 64 visual tokens of the demo's processors."""
@@ -235,7 +241,7 @@ def test_too_many_refusals_stop_before_anything_is_packed(processor: Path, tmp_p
     rows = [chat("a", "Hi?", "Yes."), chat("b", "Hi?", "Yes.", ["missing.png"])]
     with pytest.raises(StopRun, match="1 of 2 rows are refused") as stop:
         run(write_jsonl(tmp_path / "rows.jsonl", rows), processor, tmp_path / "set", max_refused=0.1)
-    assert "missing-media: e.g." in str(stop.value)
+    assert "1  missing-media, e.g. rows, row 1: " in str(stop.value)
     assert "missing.png does not exist" in str(stop.value)
     assert not (tmp_path / "set" / "shards").exists()
 
@@ -244,9 +250,6 @@ def test_a_row_edited_after_it_was_counted_stops_the_run(processor: Path, tmp_pa
     source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes."), chat("b", "Hi?", "No.")])
     count(source, processor, tmp_path / "ledger")
     source.write_bytes(source.read_bytes().replace(b"Yes.", b"Yeah"))
-    from vlmprep.pipeline.run import run_pack
-    from vlmprep.schema.progress import Silent
-
     with pytest.raises(StopRun, match="not the row that was counted"):
         run_pack(
             [str(tmp_path / "ledger")],
@@ -262,9 +265,6 @@ def test_a_row_edited_after_it_was_counted_stops_the_run(processor: Path, tmp_pa
 
 
 def test_an_image_replaced_after_it_was_counted_refuses_its_sample(processor: Path, tmp_path: Path) -> None:
-    from vlmprep.pipeline.run import run_pack
-    from vlmprep.schema.progress import Silent
-
     name = picture(tmp_path / "a.png")
     source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes.", [name]), chat("b", "Hi?", "No.")])
     count(source, processor, tmp_path / "ledger")
@@ -285,12 +285,124 @@ def test_an_image_replaced_after_it_was_counted_refuses_its_sample(processor: Pa
 
 
 def test_two_runs_into_one_folder_do_not_mix(processor: Path, tmp_path: Path) -> None:
-    from vlmprep.pipeline.lock import output_folder
-
     source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes.")])
-    with output_folder(tmp_path / "set"), pytest.raises(StopRun, match="another run is writing"):
+    with output_folder(tmp_path / "set", Kind.PACKSET), pytest.raises(StopRun, match="another run is writing"):
         run(source, processor, tmp_path / "set")
     assert run(source, processor, tmp_path / "set").manifest.num_packs == 1
+
+
+def test_no_sample_left_says_why(processor: Path, tmp_path: Path) -> None:
+    rows = [chat("a", "Hi?", "Yes.", ["missing.png"]), chat("b", "Hi?", "word " * 300), chat("c", "Hi?", "word " * 400)]
+    with pytest.raises(StopRun, match="no sample can be packed") as stop:
+        run(
+            write_jsonl(tmp_path / "rows.jsonl", rows), processor, tmp_path / "set", planning=PlanSettings(pack_size=64)
+        )
+    assert "1  missing-media, e.g. rows, row 0: " in str(stop.value)
+    assert "2  overlong, e.g. rows, row 1: " in str(stop.value)
+
+
+def appended(source: Path) -> None:
+    source.write_bytes(source.read_bytes() + json.dumps(chat("new", "And?", "More.")).encode() + b"\n")
+
+
+def repainted(source: Path) -> None:
+    picture(source.parent / "a.png", colour="red")
+
+
+def shortened(source: Path) -> None:
+    source.write_bytes(b"".join(source.read_bytes().splitlines(keepends=True)[:64]))
+
+
+@pytest.mark.parametrize("change", [appended, repainted, shortened])
+def test_a_pack_set_does_not_change_under_its_readers(
+    processor: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    name = picture(tmp_path / "a.png", colour="blue")
+    source = write_jsonl(tmp_path / "rows.jsonl", [chat(f"s{i}", "Hi?", f"Yes {i}.", [name]) for i in range(70)])
+    run(source, processor, tmp_path / "set")
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    change(source)
+    with pytest.raises(StopRun, match="changed since packing began") as stop:
+        run(source, processor, tmp_path / "set")
+    assert "rows" in str(stop.value)
+    assert {path: path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()} == before
+    assert run(source, processor, tmp_path / "other").manifest.rows.packed >= 64
+
+
+def test_another_share_of_the_rows_is_no_unchanged_source(processor: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [chat(f"s{i}", "Hi?", f"Yes {i}.") for i in range(40)])
+    meta = tmp_path / "meta.json"
+    for ratio in (0.25, 0.5):
+        meta.write_text(json.dumps({"part": {"file_name": "rows.jsonl", "sample_ratio": ratio}}))
+        plan = make_plan(count(meta, processor, tmp_path / "ledger"), PlanSettings(), tmp_path / "plan")
+        assert len(plan.samples) == 40 * ratio
+    run(meta, processor, tmp_path / "set")
+    meta.write_text(json.dumps({"part": {"file_name": "rows.jsonl", "sample_ratio": 0.75}}))
+    with pytest.raises(StopRun, match="the source 'part' changed"):
+        run(meta, processor, tmp_path / "set")
+
+
+def test_rows_added_before_packing_began_are_planned_and_packed(processor: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes."), b"{"])
+    with pytest.raises(StopRun, match="are refused"):
+        run(source, processor, tmp_path / "set", max_refused=0.0)
+    write_jsonl(source, [chat("a", "Hi?", "Yes."), chat("b", "Hi?", "No.")])
+    assert run(source, processor, tmp_path / "set", max_refused=0.0).manifest.rows.packed == 2
+
+
+def test_packs_of_another_plan_are_told_from_other_settings(processor: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes.")])
+    out = tmp_path / "set"
+
+    def from_ledger(plan: Path | None, asked: Sequence[str] = (), planning: PlanSettings | None = None) -> PackedRun:
+        return run_pack(
+            [str(tmp_path / "ledger")],
+            None,
+            planning or PlanSettings(),
+            PackSettings(),
+            out=out,
+            plan=plan,
+            max_refused=0.0,
+            engine=LocalEngine(0),
+            progress=Silent(),
+            asked=asked,
+        )
+
+    ledger = count(source, processor, tmp_path / "ledger")
+    make_plan(ledger, PlanSettings(), tmp_path / "plan")
+    with pytest.raises(StopRun, match="pack_size was 8192, now 512"):
+        from_ledger(tmp_path / "plan", ["pack_size"], PlanSettings(pack_size=512))
+    assert from_ledger(tmp_path / "plan").manifest.num_samples == 1
+    appended(source)
+    ledger = count(source, processor, tmp_path / "ledger")
+    with pytest.raises(StopRun, match="was not made from the ledger"):
+        from_ledger(tmp_path / "plan")
+    make_plan(ledger, PlanSettings(), tmp_path / "plan")
+    with pytest.raises(StopRun, match="holds packs of another plan"):
+        from_ledger(tmp_path / "plan")
+    out = tmp_path / "planned-inside"
+    from_ledger(None)
+    appended(source)
+    count(source, processor, tmp_path / "ledger")
+    with pytest.raises(StopRun, match="is no longer the one"):
+        from_ledger(None)
+
+
+def test_a_plan_belongs_to_a_ledger(processor: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "Hi?", "Yes.")])
+    with pytest.raises(StopRun, match="--plan belongs to a ledger"):
+        run_pack(
+            [str(source)],
+            count_settings(processor),
+            PlanSettings(),
+            PackSettings(),
+            out=tmp_path / "set",
+            plan=tmp_path / "plan",
+            max_refused=0.0,
+            engine=LocalEngine(0),
+            progress=Silent(),
+        )
+    assert not (tmp_path / "set" / "ledger").exists()
 
 
 def test_documents_restart_their_positions_and_shift_their_labels(packed: Path) -> None:

@@ -22,6 +22,7 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+    content = {} if content is None else content  # a file of comments alone
     if not isinstance(content, dict):
         raise typer.BadParameter(f"{path} holds {type(content).__name__}, expected a mapping of options")
     defaults = {str(name).replace("-", "_"): value for name, value in content.items()}

@@ -38,7 +38,7 @@ def demo(
     workers: o.Workers = 0,
 ) -> None:
     """Draw a small corpus, build a processor, run estimate, plan and pack, and stream a few batches."""
-    if out.exists() and not (out / "corpus").is_dir() and any(out.iterdir()):
+    if out.exists() and not (out / "corpus").is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise StopRun(f"{out} is there and is no demo", "Give another folder with --out.")
     corpus, processor, packset = out / "corpus", out / "processor", out / "packset"
     with _step("Drew pictures, pages and charts, with conversations about them", corpus):
@@ -50,10 +50,11 @@ def demo(
     from vlmprep.cli.tables import packset_tables, refusal_table
 
     results.print()
-    results.print(*packset_tables(manifest, str(packset)), "", refusal_table(refused[:4]), "", streamed, sep="\n")
-    if len(refused) > 4:
-        results.print(f"  ... and {len(refused) - 4} more reasons; each damaged on purpose, none of them in a pack")
-    results.print(_next_steps(out))
+    damage = f"  ... and {len(refused) - 4} more reasons; all of them damaged on purpose, none of them in a pack"
+    results.print(
+        *packset_tables(manifest, str(packset)), "", refusal_table(refused[:4]), damage, "", streamed, sep="\n"
+    )
+    results.print(_next_steps(out), soft_wrap=True)
 
 
 @contextmanager

@@ -32,7 +32,10 @@ def _run() -> int:
         _show(*(str(error).split("\n", 1)))
         return STOPPED
     except OSError as error:
-        _show(str(error), "What was finished is kept; mend this and run the same command again.")
+        place = f": {error.filename}" if error.filename else ""
+        _show(
+            f"{error.strerror or error}{place}", "What was finished is kept; mend this and run the same command again."
+        )
         return STOPPED
     except Exception as error:  # noqa: BLE001 - the last boundary: a person gets a sentence, and the trace on request
         return _usage_or_defect(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 
 from vlmprep.cli.config import use_config
 from vlmprep.engines.local import LocalEngine
-from vlmprep.pipeline.settings import CountSettings
+from vlmprep.pipeline.settings import MAX_PACK_SIZE, CountSettings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.family import FamilySettings
 from vlmprep.sources.media import DEFAULT_MAX_IMAGE_PIXELS
@@ -46,6 +47,7 @@ __all__ = [
     "ShardBytes",
     "TrustRemoteCode",
     "Workers",
+    "asked",
     "count_settings",
     "make_engine",
 ]
@@ -132,7 +134,10 @@ AllowRemoteMedia = Annotated[bool, typer.Option("--allow-remote-media", help="Fe
 MaxRefused = Annotated[
     float, typer.Option("--max-refused", help="Share of the rows that may be refused.", min=0.0, max=1.0)
 ]
-PackSize = Annotated[int, typer.Option("--pack-size", help="Tokens that a pack holds at most, after the shift.", min=2)]
+PackSize = Annotated[
+    int,
+    typer.Option("--pack-size", help="Tokens that a pack holds at most, after the shift.", min=2, max=MAX_PACK_SIZE),
+]
 BalanceOption = Annotated[Balance, typer.Option("--balance", help="What is made equal across packs.")]
 FakeImageOption = Annotated[
     FakeImage, typer.Option("--fake-image", help="`pack` puts one fake image into packs without media.")
@@ -175,6 +180,12 @@ def count_settings(
         allow_outside_media=allow_outside_media,
         allow_remote_media=allow_remote_media,
     )
+
+
+def asked(context: typer.Context, names: Sequence[str]) -> list[str]:
+    """Which of some parameters a command line or a config file gave."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
 
 
 def make_engine(name: EngineName, workers: int) -> Engine:

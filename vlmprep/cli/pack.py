@@ -15,9 +15,22 @@ from vlmprep.cli.tables import packset_tables
 
 __all__ = ["pack"]
 
+COUNTING = (
+    "revision",
+    "model_config",
+    "image_backend",
+    "control_text",
+    "trust_remote_code",
+    "max_image_pixels",
+    "allow_outside_media",
+    "allow_remote_media",
+)
+PLANNING = ("pack_size", "balance", "fake_image", "seed")
+
 
 @app.command(no_args_is_help=True)
 def pack(
+    context: typer.Context,
     sources: Annotated[
         list[str], typer.Argument(help="Sources as for `vlmprep estimate`, or one ledger.", show_default=False)
     ],
@@ -52,7 +65,11 @@ def pack(
     from vlmprep.pipeline.settings import PackSettings, PlanSettings
 
     counts = None
-    if processor is not None:
+    if processor is None:
+        if without := o.asked(context, COUNTING):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in without)
+            raise typer.BadParameter(f"{flags} goes with --processor; a ledger keeps what it was counted with")
+    else:
         counts = o.count_settings(
             processor,
             revision=revision,
@@ -75,6 +92,7 @@ def pack(
             max_refused=max_refused,
             engine=o.make_engine(engine, workers),
             progress=progress,
+            asked=o.asked(context, PLANNING),
         )
     if json:
         emit_json({"packset": str(out), "manifest": asdict(done.manifest)})

@@ -9,7 +9,7 @@ LEDGER/
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,18 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import publish, read_json
 from vlmprep.schema.ledger import LEDGER, REFUSED
 
-__all__ = ["CHUNK_KEY", "Ledger", "chunk_path", "chunk_signature", "open_ledger", "refusal_counts", "write_chunk"]
+__all__ = [
+    "CHUNK_KEY",
+    "LEDGER_FILE",
+    "SETTINGS_FILE",
+    "Ledger",
+    "chunk_path",
+    "chunk_signature",
+    "counted_sources",
+    "open_ledger",
+    "refusal_counts",
+    "write_chunk",
+]
 
 CHUNK_KEY = b"vlmprep.counted_from"
 """Parquet metadata that holds the digest of what a chunk was counted from."""
@@ -42,18 +53,21 @@ class Ledger:
 
     @property
     def digest(self) -> str:
-        """Identity of the counts: changes when any row's does."""
+        """Identity of the rows, their counts and how many of them may be planned; says nothing of where they lie."""
         return str(self.summary["digest"])
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all rows, in the order that numbers samples: sources in order, rows in order."""
         schema = pa.schema([LEDGER.field(name) for name in columns])
-        tables = [
-            pq.read_table(chunk_path(self.root, source["name"], number), columns=list(columns))
-            for source in self.summary["sources"]
-            for number in range(source["num_chunks"])
-        ]
-        return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
+        return pa.concat_tables([schema.empty_table(), *self.chunks(columns)])
+
+    def chunks(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """What `read` gives, chunk by chunk."""
+        schema = pa.schema([LEDGER.field(name) for name in columns])
+        for source in self.summary["sources"]:
+            for number in range(source["num_chunks"]):
+                path = chunk_path(self.root, source["name"], number)
+                yield pq.read_table(path, columns=list(columns)).cast(schema)
 
 
 def open_ledger(root: Path) -> Ledger:
@@ -64,6 +78,8 @@ def open_ledger(root: Path) -> Ledger:
     """
     summary, settings = read_json(root / LEDGER_FILE), read_json(root / SETTINGS_FILE)
     if summary is None or settings is None:
+        if (root / "ledger" / LEDGER_FILE).is_file():
+            raise StopRun(f"{root} is no ledger, but holds one", f"Give {root / 'ledger'}.")
         raise StopRun(
             f"{root} is no complete ledger",
             "Run `vlmprep estimate SOURCE... --processor P --out LEDGER`; it resumes what is there.",
@@ -74,6 +90,11 @@ def open_ledger(root: Path) -> Ledger:
 def chunk_path(root: Path, source: str, number: int) -> Path:
     """Where one chunk's counts lie."""
     return root / "chunks" / urllib.parse.quote(source, safe=" ") / f"{number:06d}.parquet"
+
+
+def counted_sources(root: Path) -> set[str]:
+    """Names of the sources that a ledger holds chunks of, complete or not."""
+    return {urllib.parse.unquote(path.parent.name) for path in (root / "chunks").glob("*/*.parquet")}
 
 
 def write_chunk(path: Path, records: Iterable[dict[str, Any]], counted_from: str) -> pa.Table:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,20 +21,22 @@ from vlmprep.counting.ledger import (
     Ledger,
     chunk_path,
     chunk_signature,
+    counted_sources,
     open_ledger,
     refusal_counts,
     write_chunk,
 )
-from vlmprep.counting.rows import count_row, media_state
+from vlmprep.counting.rows import count_rows, media_state
 from vlmprep.engines.local import LocalEngine
 from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.loading import load_family
-from vlmprep.pipeline.lock import output_folder
+from vlmprep.pipeline.output import output_folder
+from vlmprep.pipeline.recognize import Kind
 from vlmprep.pipeline.settings import CountSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.files import canonical_json, read_json, write_json
-from vlmprep.schema.ledger import OK
+from vlmprep.schema.ledger import LEDGER, REFUSED
 from vlmprep.schema.progress import Progress
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.media import MediaReader, own_the_pixel_limit
@@ -50,7 +54,10 @@ TOTALS = (
     "num_audios",
     "media_bytes",
 )
+REFUSAL_COLUMNS = ["source", "row", "status", "reason", "reason_code"]
 
+ROWS_AT_ONCE = 64
+"""Rows that are tokenized at one call."""
 WORTH_WORKERS_ROWS = 4_096
 """Up to so many rows are counted here, where the processor is loaded already, before a worker has loaded its own."""
 
@@ -76,31 +83,38 @@ class EstimateJob:
     """Counts chunks; loads the processor when the first chunk needs it."""
 
     settings: CountSettings
+    frozen: bool = False
+    """Stop at a chunk whose rows or media changed, instead of counting it again."""
 
     def open(self) -> ChunkCounter:
         """The worker's function."""
         own_the_pixel_limit()
-        return ChunkCounter(self.settings)
+        return ChunkCounter(self)
 
 
 class ChunkCounter:
     """Counts one chunk after another."""
 
-    def __init__(self, settings: CountSettings) -> None:
-        self._settings = settings
-        self._media = MediaReader(max_image_pixels=settings.max_image_pixels)
+    def __init__(self, job: EstimateJob) -> None:
+        self._settings = job.settings
+        self._frozen = job.frozen
+        self._media = MediaReader(max_image_pixels=job.settings.max_image_pixels)
 
     def __call__(self, unit: ChunkUnit) -> int:
         """Count a chunk unless its counts are there and still true; return its number of rows."""
         rows = row_reader(unit.spec, self._settings)
         if not self._still_true(unit, rows):
+            if self._frozen:
+                first, last = unit.chunk.first_row, unit.chunk.first_row + unit.chunk.num_rows - 1
+                raise changed_since(f"{unit.spec.path} (rows {first} to {last}, or media that they name)")
             write_chunk(unit.path, self._records(unit, rows), unit.counted_from)
         return unit.chunk.num_rows
 
     def _records(self, unit: ChunkUnit, rows: RowReader) -> Iterator[dict[str, Any]]:
         family = load_family(self._settings.family)
-        for raw in rows_of(unit.spec.path, unit.chunk):
-            yield count_row(unit.spec.name, raw.row, raw.offset, raw.data, rows=rows, media=self._media, family=family)
+        raws = rows_of(unit.spec.path, unit.chunk)
+        while group := list(itertools.islice(raws, ROWS_AT_ONCE)):
+            yield from count_rows(unit.spec.name, group, rows=rows, media=self._media, family=family)
 
     def _still_true(self, unit: ChunkUnit, rows: RowReader) -> bool:
         """Whether the chunk was counted from these very rows and media files."""
@@ -125,8 +139,22 @@ def row_reader(spec: SourceSpec, settings: CountSettings) -> RowReader:
     )
 
 
+def changed_since(what: str) -> StopRun:
+    """A finished or begun pack set does not change under its readers."""
+    return StopRun(
+        f"{what} changed since packing began",
+        "A pack set holds its sources as they were: give another --out to pack them as they are now.",
+    )
+
+
 def estimate(
-    arguments: Sequence[str], settings: CountSettings, out: Path, engine: Engine, progress: Progress
+    arguments: Sequence[str],
+    settings: CountSettings,
+    out: Path,
+    engine: Engine,
+    progress: Progress,
+    *,
+    frozen: bool = False,
 ) -> Ledger:
     """Write or bring up to date the ledger of some sources.
 
@@ -136,29 +164,54 @@ def estimate(
         out: Folder of the ledger.
         engine: Runs the counting.
         progress: Is told how far it is.
+        frozen: Packing from this ledger began: stop where a source is no longer what was counted, and write nothing.
 
     Raises:
-        StopRun: A source cannot be read, or `out` holds a ledger made with other settings.
+        StopRun: A source cannot be read, or `out` holds a ledger made with other settings or of other sources.
     """
     specs = find_sources(arguments)
-    with output_folder(out):
+    with output_folder(out, Kind.LEDGER):
         wanted = ledger_settings(settings)
         if (found := read_json(out / SETTINGS_FILE)) is not None:
             refuse_other_settings(f"the ledger {out}", found, wanted)
-        write_json(out / SETTINGS_FILE, wanted)
-        (out / LEDGER_FILE).unlink(missing_ok=True)
+        _refuse_lost_sources(out, specs)
+        frozen = frozen and (out / LEDGER_FILE).exists()
+        if not frozen:
+            write_json(out / SETTINGS_FILE, wanted)
+            (out / LEDGER_FILE).unlink(missing_ok=True)
         progress.start("Finding rows", len(specs), "files")
         units = list(_units(specs, out, progress))
         progress.finish()
         num_rows = sum(unit.chunk.num_rows for unit in units)
         progress.start("Counting", num_rows, "rows")
         counting = engine if num_rows > WORTH_WORKERS_ROWS else LocalEngine(0)
-        for done in counting.run(EstimateJob(settings=settings), units):
+        for done in counting.run(EstimateJob(settings=settings, frozen=frozen), units):
             progress.advance(done)
         progress.finish()
-        _remove_stale(out, {unit.path for unit in units})
-        _finish(out, specs, units)
+        sources = _sources(specs, units)
+        if frozen:
+            _check_same_sources(open_ledger(out), sources)
+        else:
+            _remove_stale(out, {unit.path for unit in units})
+            _finish(out, sources)
     return open_ledger(out)
+
+
+def _refuse_lost_sources(out: Path, specs: Sequence[SourceSpec]) -> None:
+    """Counting other sources into a ledger would throw away what was counted of those that it holds."""
+    if lost := sorted(counted_sources(out) - {spec.name for spec in specs}):
+        raise StopRun(
+            f"the ledger {out} holds other sources too: {', '.join(lost)}",
+            "Name all sources of a ledger in one command, or give another --out (or delete it) to start anew.",
+        )
+
+
+def _check_same_sources(ledger: Ledger, sources: list[dict[str, Any]]) -> None:
+    for old, new in zip(ledger.summary["sources"], sources, strict=False):
+        if old != new:
+            raise changed_since(f"the source {old['name']!r}")
+    if len(ledger.summary["sources"]) != len(sources):
+        raise changed_since("the list of sources")
 
 
 @functools.cache
@@ -186,33 +239,39 @@ def _units(specs: Sequence[SourceSpec], out: Path, progress: Progress) -> Iterat
 
 
 def _remove_stale(out: Path, wanted: set[Path]) -> None:
-    """Chunks of rows and sources that are no longer there."""
-    for path in sorted((out / "chunks").rglob("*.parquet")):
+    """Chunks of rows that are no longer there."""
+    for path in sorted((out / "chunks").glob("*/*.parquet")):
         if path not in wanted:
             path.unlink()
 
 
-def _finish(out: Path, specs: Sequence[SourceSpec], units: Sequence[ChunkUnit]) -> None:
-    chunks = {spec.name: sum(unit.spec is spec for unit in units) for spec in specs}
-    sources = [{**asdict(spec), "num_chunks": chunks[spec.name]} for spec in specs]
+def _sources(specs: Sequence[SourceSpec], units: Sequence[ChunkUnit]) -> list[dict[str, Any]]:
+    """What ledger.json says of each source."""
+    chunks = Counter(unit.spec.name for unit in units)
+    return [{**asdict(spec), "num_chunks": chunks[spec.name]} for spec in specs]
+
+
+def _finish(out: Path, sources: list[dict[str, Any]]) -> None:
+    """Add up the chunks, one in memory at a time."""
     summary: dict[str, Any] = {"sources": sources}
-    table = Ledger(root=out, summary=summary, settings={}).read(
-        ["source", "row", "status", "reason", "reason_code", "row_xxh3", *TOTALS]
-    )
-    summary["digest"] = counts_digest(table)
-    summary["rows"] = {
-        "all": table.num_rows,
-        "ok": pc.sum(pc.equal(table["status"], OK)).as_py() or 0,
-        "refused": refusal_counts(table),
-    }
-    summary["totals"] = {name: pc.sum(table[name]).as_py() or 0 for name in TOTALS}
+    planned = [[source["name"], source["sample_ratio"]] for source in sources]
+    digest = hashlib.sha256(canonical_json(planned))
+    totals, num_rows, refused = Counter[str](), 0, [LEDGER.empty_table().select(REFUSAL_COLUMNS)]
+    ledger = Ledger(root=out, summary=summary, settings={})
+    for table in ledger.chunks([*REFUSAL_COLUMNS, "row_xxh3", *TOTALS]):
+        update_digest(digest, table)
+        num_rows += table.num_rows
+        totals.update({name: pc.sum(table[name]).as_py() or 0 for name in TOTALS})
+        refused.append(table.select(REFUSAL_COLUMNS).filter(pc.equal(table["status"], REFUSED)))
+    counts = refusal_counts(pa.concat_tables(refused))
+    summary["digest"] = digest.hexdigest()
+    summary["rows"] = {"all": num_rows, "ok": num_rows - sum(count["rows"] for count in counts), "refused": counts}
+    summary["totals"] = {name: totals[name] for name in TOTALS}
     write_json(out / LEDGER_FILE, summary)
 
 
-def counts_digest(table: pa.Table) -> str:
-    """SHA-256 of every row's content and counts: the same wherever and whenever the same rows are counted."""
-    digest = hashlib.sha256()
+def update_digest(digest: hashlib._Hash, table: pa.Table) -> None:
+    """Take in every row's content and counts: the same wherever and whenever the same rows are counted."""
     for name in ("row", "row_xxh3", "num_tokens", "num_visual_tokens", "num_label_tokens"):
         column = pc.fill_null(table[name], 0).combine_chunks()
         digest.update(column.to_numpy(zero_copy_only=False).tobytes())
-    return digest.hexdigest()

@@ -16,21 +16,21 @@ import vlmprep
 from vlmprep.counting.ledger import Ledger
 from vlmprep.families.loading import load_family
 from vlmprep.pipeline.accounts import write_accounts
-from vlmprep.pipeline.lock import output_folder
 from vlmprep.pipeline.packjob import PackJob, SampleLocator, ShardUnit
 from vlmprep.pipeline.planfile import Plan
 from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
+from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, sha256_file, write_json
 from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, shard_name
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.index import write_index
 from vlmprep.shardformat.manifest import FileRecord, Manifest, ShardRecord
 from vlmprep.shards.energon import write_energon_metadata
-from vlmprep.shards.receipts import Receipt, read_receipt
+from vlmprep.shards.receipts import Receipt, Refusal, read_receipt
 from vlmprep.sources.spec import SourceSpec
 
-__all__ = ["pack", "source_specs"]
+__all__ = ["pack", "packing_began", "source_specs"]
 
 SETTINGS_FILE = "settings.json"
 TOKEN_BYTES = 27
@@ -56,7 +56,7 @@ def pack(
     engine: Engine,
     progress: Progress,
 ) -> Manifest:
-    """Write the pack set of a plan, going on where an earlier run stopped.
+    """Write the pack set of a plan, going on where an earlier run stopped; the caller holds `out` (see `output_folder`).
 
     Args:
         ledger: Where the samples lie and what was counted.
@@ -77,23 +77,40 @@ def pack(
         "limits": ledger.settings["limits"],
         "format": {"vlmprep": vlmprep.__version__},
     }
-    with output_folder(out):
-        if (found := read_json(out / SETTINGS_FILE)) is not None:
-            refuse_other_settings(f"the pack set {out}", found, identity)
-        if (out / MANIFEST).exists():
-            return Manifest.from_bytes((out / MANIFEST).read_bytes(), str(out))
-        write_json(out / SETTINGS_FILE, identity)
-        job = PackJob(
-            root=out,
-            specs=source_specs(ledger),
-            counts=counts,
-            settings=settings,
-            pack_size=plan.summary["settings"]["pack_size"],
-            fake_image=plan.summary["settings"]["fake_image"],
-            digest=hashlib.sha256(canonical_json(identity)).hexdigest(),
+    if (found := read_json(out / SETTINGS_FILE)) is not None:
+        _check_same_plan(out, found, identity)
+        refuse_other_settings(f"the pack set {out}", found, identity)
+    if (out / MANIFEST).exists():
+        if found is None:
+            raise StopRun(f"{out} is a pack set that lost its {SETTINGS_FILE}", "Give another --out.")
+        return Manifest.from_bytes((out / MANIFEST).read_bytes(), str(out))
+    write_json(out / SETTINGS_FILE, identity)
+    job = PackJob(
+        root=out,
+        specs=source_specs(ledger),
+        counts=counts,
+        settings=settings,
+        pack_size=plan.summary["settings"]["pack_size"],
+        fake_image=plan.summary["settings"]["fake_image"],
+        digest=hashlib.sha256(canonical_json(identity)).hexdigest(),
+    )
+    num_shards = _write_shards(job, ledger, plan, engine, progress)
+    return _finish(job, ledger, plan, num_shards, identity)
+
+
+def packing_began(out: Path) -> bool:
+    """Whether the pack stage wrote to a folder: from then on its sources, ledger and plan are what they are."""
+    return (out / SETTINGS_FILE).exists()
+
+
+def _check_same_plan(out: Path, found: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Digests tell nobody what differs: where they alone do, the rows behind the plan changed."""
+    old, new = dict(found["plan"]), dict(identity["plan"])
+    if old.pop("digest") != new.pop("digest") and old == new:
+        raise StopRun(
+            f"{out} holds packs of another plan: its rows, or what was counted of them, are not those of this plan",
+            "Give another --out, or the ledger and plan that it was begun with.",
         )
-        receipts = _write_shards(job, ledger, plan, engine, progress)
-        return _finish(job, ledger, plan, receipts, identity)
 
 
 def source_specs(ledger: Ledger) -> tuple[SourceSpec, ...]:
@@ -104,22 +121,17 @@ def source_specs(ledger: Ledger) -> tuple[SourceSpec, ...]:
     )
 
 
-def _write_shards(job: PackJob, ledger: Ledger, plan: Plan, engine: Engine, progress: Progress) -> list[Receipt]:
-    """All receipts in shard order; only shards without one are written."""
+def _write_shards(job: PackJob, ledger: Ledger, plan: Plan, engine: Engine, progress: Progress) -> int:
+    """How many shards there are; only those without a receipt are written."""
     table = ledger.read(LOCATOR_COLUMNS)
     ranges = list(_shard_ranges(plan, table, job))
-    receipts = {
-        shards.shard: receipt for shards in ranges if (receipt := read_receipt(job.root, shards.shard, job.digest))
-    }
-    _remove_stale(job.root, {shard_name(shards.shard) for shards in ranges})
-    done = sum(len(receipt.packs) for receipt in receipts.values())
-    progress.start("Packing", plan.num_packs, "packs", done)
-    units = (_unit(shards, plan, table, job) for shards in ranges if shards.shard not in receipts)
-    for receipt in engine.run(job, units):
-        receipts[receipt.shard] = receipt
-        progress.advance(len(receipt.packs))
+    missing = [shards for shards in ranges if read_receipt(job.root, shards.shard, job.digest) is None]
+    num_missing = sum(shards.end_pack - shards.first_pack for shards in missing)
+    progress.start("Packing", plan.num_packs, "packs", plan.num_packs - num_missing)
+    for num_packs in engine.run(job, (_unit(shards, plan, table, job) for shards in missing)):
+        progress.advance(num_packs)
     progress.finish()
-    return [receipts[shards.shard] for shards in ranges]
+    return len(ranges)
 
 
 def _shard_ranges(plan: Plan, table: pa.Table, job: PackJob) -> Iterator[ShardRange]:
@@ -159,20 +171,31 @@ def _locator(sample: int, row: dict[str, Any], sources: dict[str, int]) -> Sampl
     )
 
 
-def _remove_stale(root: Path, wanted: set[str]) -> None:
-    """Shards that no range of this plan has."""
-    for path in sorted((root / "shards").glob("*.tar*")):
-        if f"shards/{path.name.removesuffix('.idx')}" not in wanted:
-            path.unlink()
+def _receipts(job: PackJob, num_shards: int) -> Iterator[Receipt]:
+    """All receipts in shard order, one in memory at a time."""
+    for shard in range(num_shards):
+        receipt = read_receipt(job.root, shard, job.digest)
+        if receipt is None:
+            raise StopRun(
+                f"{job.root / shard_name(shard)} vanished while others were written", "Run the same command again."
+            )
+        yield receipt
 
 
-def _finish(job: PackJob, ledger: Ledger, plan: Plan, receipts: list[Receipt], identity: dict[str, Any]) -> Manifest:
+def _finish(job: PackJob, ledger: Ledger, plan: Plan, num_shards: int, identity: dict[str, Any]) -> Manifest:
     root, family = job.root, load_family(job.counts.family)
-    columns = _index_columns(receipts)
+    columns = {field.name: np.empty(plan.num_packs, dtype=field.type.to_pandas_dtype()) for field in PACKS}
+    shards: list[ShardRecord] = []
+    refused: list[Refusal] = []
+    for receipt in _receipts(job, num_shards):
+        name = shard_name(receipt.shard)
+        shards.append(ShardRecord(name=name, size=receipt.size, sha256=receipt.sha256, num_packs=len(receipt.packs)))
+        refused.extend(receipt.refused)
+        _fill_index(columns, receipt)
     with publish(root / PACKS_FILE) as attempt:
         write_index(attempt, columns)
-    rows = write_accounts(root / SAMPLES_FILE, ledger, plan, receipts)
-    write_energon_metadata(root, {shard_name(receipt.shard): len(receipt.packs) for receipt in receipts})
+    rows = write_accounts(root / SAMPLES_FILE, ledger, plan, refused)
+    write_energon_metadata(root, {shard.name: shard.num_packs for shard in shards})
     total = {name: int(column.sum()) for name, column in columns.items() if name.startswith("num_")}
     manifest = Manifest(
         vlmprep_version=vlmprep.__version__,
@@ -185,10 +208,7 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, receipts: list[Receipt], i
         position_axes=family.position_axes,
         pixels=family.pixel_rules(),
         compression=job.settings.compression,
-        shards=tuple(
-            ShardRecord(name=shard_name(r.shard), size=r.size, sha256=r.sha256, num_packs=len(r.packs))
-            for r in receipts
-        ),
+        shards=tuple(shards),
         files={
             name: FileRecord(size=(root / name).stat().st_size, sha256=sha256_file(root / name))
             for name in (PACKS_FILE, SAMPLES_FILE)
@@ -207,13 +227,8 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, receipts: list[Receipt], i
     return manifest
 
 
-def _index_columns(receipts: list[Receipt]) -> dict[str, NDArray[Any]]:
-    columns: dict[str, NDArray[Any]] = {}
-    for field in PACKS:
-        values = (
-            [receipt.shard for receipt in receipts for _ in receipt.packs]
-            if field.name == "shard"
-            else [getattr(record, field.name) for receipt in receipts for record in receipt.packs]
-        )
-        columns[field.name] = np.array(values, dtype=field.type.to_pandas_dtype())
-    return columns
+def _fill_index(columns: dict[str, NDArray[Any]], receipt: Receipt) -> None:
+    """Put a shard's packs into the columns of packs.arrow."""
+    packs = slice(receipt.first_pack, receipt.first_pack + len(receipt.packs))
+    for name, column in columns.items():
+        column[packs] = receipt.shard if name == "shard" else [getattr(record, name) for record in receipt.packs]

@@ -69,7 +69,7 @@ class PackJob:
     digest: str
     """Of everything that the shards' bytes depend on."""
 
-    def open(self) -> Callable[[ShardUnit], Receipt]:
+    def open(self) -> Callable[[ShardUnit], int]:
         """The worker's function; loads the processor."""
         own_the_pixel_limit()
         return ShardMaker(self)
@@ -86,8 +86,8 @@ class ShardMaker:
         self._files: dict[int, IO[bytes]] = {}
         self._fake = build_fake_document(self._family)
 
-    def __call__(self, unit: ShardUnit) -> Receipt:
-        """Write, commit and receipt one shard."""
+    def __call__(self, unit: ShardUnit) -> int:
+        """Write, commit and receipt one shard; return its number of packs."""
         records: list[PackRecord] = []
         refused: list[Refusal] = []
         path = self._job.root / shard_name(unit.shard)
@@ -104,7 +104,7 @@ class ShardMaker:
             refused=tuple(refused),
         )
         write_receipt(self._job.root, receipt)
-        return receipt
+        return len(records)
 
     def _write_pack(
         self, writer: ShardWriter, pack_id: int, locators: tuple[SampleLocator, ...], refused: list[Refusal]

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlmprep.counting.ledger import Ledger
-from vlmprep.pipeline.lock import output_folder
-from vlmprep.pipeline.planfile import Overlong, Plan, open_plan, write_plan
+from vlmprep.pipeline.output import output_folder
+from vlmprep.pipeline.planfile import PLAN_FILE, Overlong, Plan, open_plan, write_plan
+from vlmprep.pipeline.recognize import Kind
 from vlmprep.pipeline.settings import PlanSettings, refuse_other_settings
 from vlmprep.planning import PackPlan, plan_packs
 from vlmprep.schema.errors import StopRun
@@ -28,22 +29,38 @@ SAMPLE_RATIO_SEED = 42
 STRAGGLER_RANKS = (8, 64, 512)
 
 
-def make_plan(ledger: Ledger, settings: PlanSettings, out: Path) -> Plan:
-    """Write the plan of a ledger, or open the one that is there.
+def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool = False) -> Plan:
+    """Write the plan of a ledger, or open the one that is there; make it anew where the ledger changed since.
+
+    Args:
+        ledger: What to plan.
+        settings: How.
+        out: Folder of the plan.
+        frozen: Packing from the plan began: stop where the ledger changed.
 
     Raises:
-        StopRun: `out` holds a plan of another ledger or of other settings, or no sample can be packed.
+        StopRun: `out` holds a plan made with other settings, or no sample can be packed.
     """
     identity = {"settings": settings.to_json(), "ledger": ledger.digest}
-    with output_folder(out):
-        if (found := read_json(out / "plan.json")) is not None:
-            refuse_other_settings(f"the plan {out}", {name: found[name] for name in identity}, identity)
-            return open_plan(out)
+    with output_folder(out, Kind.PLAN):
+        if (found := read_json(out / PLAN_FILE)) is not None:
+            refuse_other_settings(f"the plan {out}", found["settings"], settings.to_json())
+            if found["ledger"] == ledger.digest:
+                return open_plan(out)
+            if frozen:
+                raise StopRun(
+                    f"the ledger {ledger.root} is no longer the one that {out} was made from, and packing from it began",
+                    "Give another --out to pack what the ledger holds now.",
+                )
+            (out / PLAN_FILE).unlink()
         table = ledger.read(["status", "num_tokens", "num_visual_tokens", "num_images"])
         fake_tokens = _fake_tokens(ledger, settings)
         used, refused = _select(ledger, table, settings, fake_tokens)
         if not len(used):
-            raise StopRun("no sample can be packed", "`vlmprep inspect` on the ledger shows why rows were refused.")
+            raise StopRun(
+                f"no sample can be packed{_with_reasons(_refusals(ledger, refused))}",
+                "Repair the rows, or the settings.",
+            )
         chosen = table.take(pa.array(used))
         plan = plan_packs(
             _column(chosen, "num_tokens") - 1,
@@ -89,17 +106,38 @@ def check_refusal_budget(ledger: Ledger, plan: Plan, max_refused: float) -> None
         StopRun: With the reasons, their counts and an example each.
     """
     num_rows = ledger.summary["rows"]["all"]
-    reasons = [(r["code"], r["rows"], r["example"]["reason"]) for r in ledger.summary["rows"]["refused"]]
-    if overlong := plan.refused["reason"].to_pylist():
-        reasons.append(("overlong", len(overlong), overlong[0]))
-    num_refused = sum(rows for _, rows, _ in reasons)
+    overlong = [
+        Overlong(sample=sample, reason=reason)
+        for sample, reason in zip(*plan.refused.select(["sample", "reason"]).to_pydict().values(), strict=True)
+    ]
+    refusals = _refusals(ledger, overlong)
+    num_refused = sum(refusal["rows"] for refusal in refusals)
     if num_refused > max_refused * num_rows:
-        lines = "\n".join(f"  {rows:>8}  {code}: e.g. {example}" for code, rows, example in reasons)
         raise StopRun(
             f"{num_refused} of {num_rows} rows are refused ({num_refused / num_rows:.2%}), "
-            f"more than --max-refused {max_refused:g} allows:\n{lines}",
+            f"more than --max-refused {max_refused:g} allows{_with_reasons(refusals)}",
             "Repair the rows, or allow a larger share with --max-refused.",
         )
+
+
+def _refusals(ledger: Ledger, overlong: Sequence[Overlong]) -> list[dict[str, Any]]:
+    """Refusals by reason, as `counting.ledger.refusal_counts` has them, with the plan's own behind the ledger's."""
+    refusals: list[dict[str, Any]] = list(ledger.summary["rows"]["refused"])
+    if overlong:
+        first = overlong[0]
+        place = ledger.read(["source", "row"]).slice(first.sample, 1).to_pylist()[0]
+        refusals.append({"code": "overlong", "rows": len(overlong), "example": {**place, "reason": first.reason}})
+    return refusals
+
+
+def _with_reasons(refusals: Sequence[dict[str, Any]]) -> str:
+    """`: ` and a line for each reason with an example, or nothing."""
+    lines = (
+        f"{refusal['rows']:>8}  {refusal['code']}, e.g. {example['source']}, row {example['row']}: {example['reason']}"
+        for refusal in refusals
+        for example in [refusal["example"]]
+    )
+    return "".join([":" if refusals else "", *(f"\n{line}" for line in lines)])
 
 
 def _fake_tokens(ledger: Ledger, settings: PlanSettings) -> int:

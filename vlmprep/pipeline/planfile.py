@@ -22,8 +22,9 @@ from vlmprep.planning.plan import PackPlan
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, write_json
 
-__all__ = ["Overlong", "Plan", "open_plan", "write_plan"]
+__all__ = ["PLAN_FILE", "Overlong", "Plan", "open_plan", "write_plan"]
 
+PLAN_FILE = "plan.json"
 BINS = pa.schema(
     [
         ("samples", pa.large_list(pa.field("item", pa.int64(), nullable=False))),
@@ -100,7 +101,7 @@ def write_plan(
     digest = hashlib.sha256(canonical_json(summary["settings"]) + summary["ledger"].encode())
     digest.update(np.ascontiguousarray(plan.offsets).tobytes())
     digest.update(chosen.tobytes())
-    write_json(root / "plan.json", {**summary, "digest": digest.hexdigest()})
+    write_json(root / PLAN_FILE, {**summary, "digest": digest.hexdigest()})
 
 
 def open_plan(root: Path) -> Plan:
@@ -109,7 +110,7 @@ def open_plan(root: Path) -> Plan:
     Raises:
         StopRun: There is none.
     """
-    summary = read_json(root / "plan.json")
+    summary = read_json(root / PLAN_FILE)
     if summary is None:
         raise StopRun(f"{root} is no complete plan", "Run `vlmprep plan LEDGER --out PLAN`.")
     bins = _read(root / "bins.arrow")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlmprep.counting.ledger import LEDGER_FILE, SETTINGS_FILE, Ledger, open_ledger
 from vlmprep.pipeline.estimate import estimate, ledger_settings
-from vlmprep.pipeline.pack import pack
+from vlmprep.pipeline.output import output_folder
+from vlmprep.pipeline.pack import pack, packing_began
 from vlmprep.pipeline.plan import check_refusal_budget, make_plan
 from vlmprep.pipeline.planfile import Plan, open_plan
+from vlmprep.pipeline.recognize import Kind, kind_of
 from vlmprep.pipeline.settings import CountSettings, PackSettings, PlanSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import StopRun
@@ -41,6 +44,7 @@ def run_pack(
     max_refused: float,
     engine: Engine,
     progress: Progress,
+    asked: Collection[str] = (),
 ) -> PackedRun:
     """From sources, or from a ledger, to a pack set.
 
@@ -54,24 +58,44 @@ def run_pack(
         max_refused: Share of the rows that may be refused.
         engine: Runs the work.
         progress: Is told how far it is.
+        asked: Names of the planning settings that somebody asked for: a plan that is given must have been made with them.
 
     Raises:
         StopRun: Any stage cannot go on.
     """
-    if len(arguments) == 1 and is_ledger(Path(arguments[0])):
-        ledger = open_ledger(Path(arguments[0]))
-        counts = counts or count_settings_of(ledger)
-        refuse_other_settings(f"the ledger {arguments[0]}", ledger.settings, ledger_settings(counts))
-    elif counts is None:
+    with output_folder(out, Kind.PACKSET):
+        began = packing_began(out)
+        if len(arguments) == 1 and is_ledger(Path(arguments[0])):
+            ledger = open_ledger(Path(arguments[0]))
+            counts = counts or count_settings_of(ledger)
+            refuse_other_settings(f"the ledger {arguments[0]}", ledger.settings, ledger_settings(counts))
+        else:
+            counts = _counts_for_sources(arguments, counts, plan)
+            ledger = estimate(arguments, counts, out / "ledger", engine, progress, frozen=began)
+        if plan is None:
+            made = make_plan(ledger, planning, out / "plan", frozen=began)
+        else:
+            made = _plan_of(ledger, plan, {name: planning.to_json()[name] for name in asked})
+        check_refusal_budget(ledger, made, max_refused)
+        manifest = pack(ledger, made, counts, writing, out, engine, progress)
+    return PackedRun(ledger=ledger, plan=made, manifest=manifest)
+
+
+def _counts_for_sources(arguments: Sequence[str], counts: CountSettings | None, plan: Path | None) -> CountSettings:
+    """What counting needs, asked for before anything is counted."""
+    for path in map(Path, arguments):
+        if path.is_dir() and kind_of(path) is not None:
+            open_ledger(path)  # says what is wrong with it
+            raise StopRun(f"{path} is a ledger beside other sources", "Give one ledger, or sources alone.")
+    if plan is not None:
+        raise StopRun(
+            "--plan belongs to a ledger, and sources were given", "Give the ledger that the plan was made from."
+        )
+    if counts is None:
         raise StopRun(
             "--processor is missing", "Name the model's processor, for example --processor Qwen/Qwen2.5-VL-7B-Instruct."
         )
-    else:
-        ledger = estimate(arguments, counts, out / "ledger", engine, progress)
-    made = _plan_of(ledger, plan) if plan else make_plan(ledger, planning, out / "plan")
-    check_refusal_budget(ledger, made, max_refused)
-    manifest = pack(ledger, made, counts, writing, out, engine, progress)
-    return PackedRun(ledger=ledger, plan=made, manifest=manifest)
+    return counts
 
 
 def is_ledger(path: Path) -> bool:
@@ -86,8 +110,13 @@ def count_settings_of(ledger: Ledger) -> CountSettings:
     return CountSettings(family=FamilySettings(**processor), **ledger.settings["limits"])
 
 
-def _plan_of(ledger: Ledger, path: Path) -> Plan:
+def _plan_of(ledger: Ledger, path: Path, asked: Mapping[str, Any]) -> Plan:
     plan = open_plan(path)
+    made_with = plan.summary["settings"]
+    refuse_other_settings(f"the plan {path}", {name: made_with[name] for name in asked}, asked)
     if plan.summary["ledger"] != ledger.digest:
-        raise StopRun(f"the plan {path} was made from another ledger", "Run `vlmprep plan` on this ledger.")
+        raise StopRun(
+            f"the plan {path} was not made from the ledger {ledger.root} as it is now",
+            f"Run `vlmprep plan {ledger.root}` again.",
+        )
     return plan

@@ -10,7 +10,10 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
 from vlmprep.sources.media import DEFAULT_MAX_IMAGE_PIXELS
 
-__all__ = ["CountSettings", "PackSettings", "PlanSettings", "differences", "refuse_other_settings"]
+__all__ = ["MAX_PACK_SIZE", "CountSettings", "PackSettings", "PlanSettings", "differences", "refuse_other_settings"]
+
+MAX_PACK_SIZE = 1 << 24
+"""Tokens; the planner's own limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +52,8 @@ class PlanSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.pack_size < 2:
-            raise StopRun(f"--pack-size is {self.pack_size}, expected at least 2 tokens")
+        if not 2 <= self.pack_size <= MAX_PACK_SIZE:
+            raise StopRun(f"--pack-size is {self.pack_size}, expected 2 to {MAX_PACK_SIZE} tokens")
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""

@@ -16,8 +16,8 @@ from typing import TypeAlias
 from vlmprep.pipeline.inspect.ledger import LedgerReport, inspect_ledger
 from vlmprep.pipeline.inspect.packset import PackSetReport, inspect_packset
 from vlmprep.pipeline.inspect.plan import PlanReport, inspect_plan
-from vlmprep.pipeline.inspect.recognize import Kind, recognize
 from vlmprep.pipeline.inspect.unfinished import UnfinishedReport, inspect_unfinished
+from vlmprep.pipeline.recognize import Kind, recognize
 
 __all__ = ["LedgerReport", "PackSetReport", "PlanReport", "Report", "UnfinishedReport", "inspect_output"]
 

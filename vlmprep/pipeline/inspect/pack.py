@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vlmprep.pipeline.inspect.decoder import Decoder, find_decoder
 from vlmprep.pipeline.inspect.packset import open_packset
-from vlmprep.pipeline.inspect.recognize import Kind, recognize
+from vlmprep.pipeline.recognize import Kind, recognize
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.packset import IGNORE_INDEX, shard_name
 from vlmprep.shardformat.errors import broken_pack

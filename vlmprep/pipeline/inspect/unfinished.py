@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmprep.counting.ledger import LEDGER_FILE, SETTINGS_FILE
-from vlmprep.pipeline.inspect.recognize import Kind
+from vlmprep.pipeline.recognize import Kind
 from vlmprep.pipeline.settings import PackSettings, PlanSettings
 from vlmprep.schema.files import read_json
 from vlmprep.schema.packset import shard_name

@@ -12,7 +12,7 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import read_json
 from vlmprep.schema.packset import MANIFEST
 
-__all__ = ["Found", "Kind", "recognize"]
+__all__ = ["Found", "Kind", "kind_of", "recognize"]
 
 
 class Kind(StrEnum):
@@ -45,15 +45,21 @@ def recognize(root: Path) -> Found:
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise StopRun(f"{root} {what}", "Give the folder of a ledger, a plan or a pack set.")
-    for kind, name in LAST_FILES.items():
-        if (root / name).is_file():
-            return Found(kind=kind, complete=True)
-    if (kind_begun := _begun(root)) is None:
+    if (found := kind_of(root)) is None:
         raise StopRun(
             f"{root} holds no ledger, plan or pack set",
             "Give a folder that `vlmprep estimate`, `vlmprep plan` or `vlmprep pack` was given as --out.",
         )
-    return Found(kind=kind_begun, complete=False)
+    return found
+
+
+def kind_of(root: Path) -> Found | None:
+    """What a folder holds; None where nothing in it shows that vlmprep made it."""
+    for kind, name in LAST_FILES.items():
+        if (root / name).is_file():
+            return Found(kind=kind, complete=True)
+    begun = _begun(root)
+    return None if begun is None else Found(kind=begun, complete=False)
 
 
 def _begun(root: Path) -> Kind | None:
