@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import xxhash
@@ -10,9 +11,31 @@ from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.family import Family
 from vlmprep.schema.ledger import OK, REFUSED
-from vlmprep.schema.media import Loader, MediaSize
+from vlmprep.schema.media import Loader, MediaCount, MediaSize
 
-__all__ = ["HeaderReader", "SampleReader", "count_row", "media_state"]
+__all__ = ["HeaderReader", "RawRow", "SampleReader", "count_rows", "media_state"]
+
+COUNTS = ("num_visual_tokens", "num_images", "num_videos", "num_audios", "num_patches", "media_bytes")
+"""What a record holds of its media, which a refused row has none of."""
+
+
+class RawRow(Protocol):
+    """One row as it stands in its file."""
+
+    @property
+    def row(self) -> int:
+        """0-based row number."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Byte offset in the file."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The row's bytes."""
+        ...
 
 
 class SampleReader(Protocol):
@@ -35,42 +58,58 @@ class HeaderReader(Protocol):
         ...
 
 
-def count_row(
-    source: str, row: int, offset: int, data: bytes, *, rows: SampleReader, media: HeaderReader, family: Family
-) -> dict[str, Any]:
-    """Count one source row.
+def count_rows(
+    source: str, raws: Sequence[RawRow], *, rows: SampleReader, media: HeaderReader, family: Family
+) -> list[dict[str, Any]]:
+    """Count some rows of one source.
 
     Args:
         source: Name of the source.
-        row: 0-based row number.
-        offset: Byte offset of the row in its file.
-        data: The row's bytes.
-        rows: Converts the row.
+        raws: The rows as they stand in their file; a few dozen, since they are tokenized at one call.
+        rows: Converts a row.
         media: Reads media headers.
         family: Counts media and encodes text.
 
     Returns:
-        A record of schema.ledger.LEDGER.
+        A record of schema.ledger.LEDGER for each row, in order.
     """
-    record: dict[str, Any] = {
+    records = [_bare_record(source, raw) for raw in raws]
+    measured: list[tuple[dict[str, Any], Sample, list[MediaCount]]] = []
+    for raw, record in zip(raws, records, strict=True):
+        try:
+            sample = rows.sample(raw.row, raw.data)
+            record["sample_id"] = sample.sample_id
+            record["media_state"] = media_state(sample, media)
+            measured.append((record, sample, _measure(record, sample, media, family)))
+        except RefuseSample as refusal:
+            _refuse(record, refusal)
+    encoded = family.encode_all([(sample, counts) for _, sample, counts in measured])
+    for (record, _, _), found in zip(measured, encoded, strict=True):
+        if isinstance(found, RefuseSample):
+            _refuse(record, found)
+        else:
+            record |= {"status": OK, "num_tokens": found.num_tokens, "num_label_tokens": found.num_label_tokens}
+    return records
+
+
+def _bare_record(source: str, raw: RawRow) -> dict[str, Any]:
+    """What is known of a row before it is read."""
+    return {
         "source": source,
-        "row": row,
-        "sample_id": str(row),
-        "row_offset": offset,
-        "row_bytes": len(data),
-        "row_xxh3": xxhash.xxh3_64_intdigest(data),
+        "row": raw.row,
+        "sample_id": str(raw.row),
+        "row_offset": raw.offset,
+        "row_bytes": len(raw.data),
+        "row_xxh3": xxhash.xxh3_64_intdigest(raw.data),
         "media_state": 0,
     }
-    try:
-        sample = rows.sample(row, data)
-        record["sample_id"] = sample.sample_id
-        record["media_state"] = media_state(sample, media)
-        record |= _counts(sample, media, family)
-        record["status"] = OK
-    except RefuseSample as refusal:
-        record |= {"status": REFUSED, "reason": refusal.reason, "reason_code": refusal.code}
-        record["sample_id"] = refusal.sample_id or record["sample_id"]
-    return record
+
+
+def _refuse(record: dict[str, Any], refusal: RefuseSample) -> None:
+    for count in COUNTS:
+        record.pop(count, None)
+    record |= {"status": REFUSED, "reason": refusal.reason, "reason_code": refusal.code}
+    record["sample_id"] = refusal.sample_id or record["sample_id"]
 
 
 def media_state(sample: Sample, media: HeaderReader) -> int:
@@ -83,21 +122,20 @@ def media_state(sample: Sample, media: HeaderReader) -> int:
     return digest.intdigest()
 
 
-def _counts(sample: Sample, media: HeaderReader, family: Family) -> dict[str, int]:
-    sizes: list[MediaSize] = []
-    for medium in sample.media():
+def _measure(record: dict[str, Any], sample: Sample, media: HeaderReader, family: Family) -> list[MediaCount]:
+    """Count the media of a sample from their headers, into its record and for its text."""
+    all_media = sample.media()
+    for medium in all_media:
         if medium.kind not in family.kinds:
             raise RefuseSample("unsupported-media", f"{family.name} samples with {medium.kind} are not packed yet")
-        sizes.append(media.image_size(medium, family.loader))
+    sizes = [media.image_size(medium, family.loader) for medium in all_media]
     counts = [family.measure(size) for size in sizes]
-    encoded = family.encode(sample, counts)
-    return {
-        "num_tokens": encoded.num_tokens,
+    record |= {
         "num_visual_tokens": sum(count.num_visual_tokens for count in counts),
-        "num_label_tokens": encoded.num_label_tokens,
-        "num_images": len(sample.media("image")),
-        "num_videos": len(sample.media("video")),
-        "num_audios": len(sample.media("audio")),
+        "num_images": sum(medium.kind == "image" for medium in all_media),
+        "num_videos": sum(medium.kind == "video" for medium in all_media),
+        "num_audios": sum(medium.kind == "audio" for medium in all_media),
         "num_patches": sum(count.num_patches for count in counts),
         "media_bytes": sum(size.num_bytes for size in sizes),
     }
+    return counts

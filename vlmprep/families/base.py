@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vlmprep.families.control import control_pattern, refuse_control_text, refuse_joined_control_text
-from vlmprep.families.encoding import PlaceholderEncoder
+from vlmprep.families.encoding import Collapsed, PlaceholderEncoder
 from vlmprep.families.images import image_loader, load_image
 from vlmprep.families.turns import Rendered, TurnFinder
 from vlmprep.schema.conversation import Media, Sample
@@ -25,6 +25,8 @@ __all__ = ["FAKE_IMAGE_SIDE", "BaseFamily"]
 
 FAKE_IMAGE_SIDE = 56
 """Pixels; the reference's fake image, which every Qwen processor makes its smallest of."""
+
+Result = TypeVar("Result")
 
 COUNTS_KEPT = 65_536
 """Image sizes whose counts are remembered."""
@@ -82,13 +84,33 @@ class BaseFamily(ABC):
 
     def encode(self, sample: Sample, counts: Sequence[MediaCount]) -> Encoded:
         """Render, tokenize and label one conversation; see Family."""
+        (encoded,) = self.encode_all([(sample, counts)])
+        if isinstance(encoded, RefuseSample):
+            raise encoded
+        return encoded
+
+    def encode_all(self, samples: Sequence[tuple[Sample, Sequence[MediaCount]]]) -> list[Encoded | RefuseSample]:
+        """Render, tokenize and label several conversations; see Family."""
+        texts = [refusal_or(self._collapsed, sample, counts) for sample, counts in samples]
+        tokenized = iter(self._encoder.tokenize([text.text for text in texts if isinstance(text, Collapsed)]))
+        return [
+            text if isinstance(text, RefuseSample) else refusal_or(self._labelled, text, next(tokenized))
+            for text in texts
+        ]
+
+    def _collapsed(self, sample: Sample, counts: Sequence[MediaCount]) -> Collapsed:
         if self._keep_control_text:
             rendered = self._turns.render(sample)
         else:
             refuse_control_text(sample, self._control_tokens)
             rendered = self._turns.render(sample)
             refuse_joined_control_text(rendered.text, rendered.num_control_tokens, self._control_tokens)
-        encoded = self._encoder.encode(rendered, counts, [m.kind for m in sample.media()])
+        return self._encoder.collapse(rendered, counts, [medium.kind for medium in sample.media()])
+
+    def _labelled(self, collapsed: Collapsed, ids: NDArray[np.int32] | RefuseSample) -> Encoded:
+        if isinstance(ids, RefuseSample):
+            raise ids
+        encoded = self._encoder.encode(collapsed, ids)
         if encoded.num_label_tokens == 0:
             raise RefuseSample("no-label-tokens", "no token of this sample is learned")
         return encoded
@@ -112,7 +134,10 @@ class BaseFamily(ABC):
         rendered = Rendered(text=literal, label_spans=(), num_control_tokens=0)
         try:
             count = self.measure(MediaSize(kind="image", height=side, width=side, num_bytes=0))
-            encoded = self._encoder.encode(rendered, [count], ["image"])
+            collapsed = self._encoder.collapse(rendered, [count], ["image"])
+            (ids,) = self._encoder.tokenize([collapsed.text])
+            assert not isinstance(ids, RefuseSample), "a template is Unicode"
+            encoded = self._encoder.encode(collapsed, ids)
         except RefuseSample as refusal:
             raise StopRun(f"the chat template writes {literal!r} for an image: {refusal.reason}") from refusal
         return encoded, count, Image.new("RGB", (side, side), (255, 255, 255))
@@ -124,6 +149,14 @@ class BaseFamily(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids as text, control tokens shown."""
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def refusal_or(work: Callable[..., Result], *arguments: Any) -> Result | RefuseSample:
+    """What some work on one sample returns, or the refusal that it raises."""
+    try:
+        return work(*arguments)
+    except RefuseSample as refusal:
+        return refusal
 
 
 def pad_token(tokenizer: Any) -> int:

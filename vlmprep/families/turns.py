@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from vlmprep.families.layout import Layout, find_layout
@@ -61,6 +63,8 @@ class TurnFinder:
         self._template = chat_template(processor)
         self._variables = dict(processor.tokenizer.special_tokens_map)
         self._marked = bool(GENERATION.search(self._template))
+        self._compiled: Any = None
+        self._compiled = self._compiled_template()
         try:
             self._end_of_turn = "" if self._marked else self._find_end_of_turn()
         except RefuseSample as refusal:
@@ -68,6 +72,24 @@ class TurnFinder:
                 f"the chat template does not take a question and its answer: {refusal.reason}",
                 "Correct the processor's chat template, or give it {% generation %} marks.",
             ) from refusal
+
+    def _compiled_template(self) -> Any:
+        """The template as transformers compiles it, if rendering it without the copies that transformers makes is the same.
+
+        What goes in are plain dictionaries of our own, so that nothing has to be copied for safety.
+        """
+        probe = (
+            Message(role="user", parts=(Text(text="a\n"), Media(kind="image", content=b""), Text(text=" <b> "))),
+            Message(role="assistant", parts=(Text(text="c"),)),
+        )
+        try:
+            compiled = chat_template_utils._compile_jinja_template(self._template)  # noqa: SLF001 - tried, or not used
+            expected, _ = self._render(probe, plain_text=False)
+            self._compiled = compiled
+            found, _ = self._render(probe, plain_text=False)
+        except (AttributeError, TemplateError, RefuseSample):
+            return None
+        return compiled if found == expected else None
 
     def render(self, sample: Sample) -> Rendered:
         """Render one conversation with the spans that the loss counts.
@@ -165,10 +187,16 @@ class TurnFinder:
     def _render(
         self, messages: tuple[Message, ...], *, plain_text: bool, marks: bool = False
     ) -> tuple[str, list[Span]]:
-        render: Any = render_jinja_template  # annotated as returning text alone
+        conversation = conversation_of(messages, plain_text=plain_text)
         try:
+            if self._compiled is not None and not marks:
+                text: str = self._compiled.render(
+                    messages=conversation, tools=None, documents=None, add_generation_prompt=False, **self._variables
+                )
+                return text, []
+            render: Any = render_jinja_template  # annotated as returning text alone
             texts, spans = render(
-                conversations=[conversation_of(messages, plain_text=plain_text)],
+                conversations=[conversation],
                 chat_template=self._template,
                 return_assistant_tokens_mask=marks,
                 **self._variables,

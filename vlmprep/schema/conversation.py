@@ -57,5 +57,9 @@ class Sample:
 
     def media(self, kind: MediaKind | None = None) -> list[Media]:
         """All media in the order the conversation names them, of one kind or of all."""
-        parts = (part for message in self.messages for part in message.parts)
-        return [part for part in parts if isinstance(part, Media) and kind in (None, part.kind)]
+        return [
+            part
+            for message in self.messages
+            for part in message.parts
+            if isinstance(part, Media) and (kind is None or part.kind == kind)
+        ]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.schema.conversation import Media, Sample
+from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import Loader, MediaCount, MediaSize
 from vlmprep.schema.pixels import PixelRule
 
@@ -104,6 +105,10 @@ class Family(Protocol):
         Raises:
             RefuseSample: Control tokens in the text, no label token, turns that cannot be located.
         """
+        ...
+
+    def encode_all(self, samples: Sequence[tuple[Sample, Sequence[MediaCount]]]) -> list[Encoded | RefuseSample]:
+        """The same for several conversations at once, which is faster; a refusal stands in its sample's place."""
         ...
 
     def load(self, medium: Media) -> Any:

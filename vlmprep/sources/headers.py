@@ -11,6 +11,7 @@ What a loader would read, but the processor would then get wrong without a word,
 from __future__ import annotations
 
 import functools
+import logging
 import re
 import struct
 import warnings
@@ -38,6 +39,10 @@ TEXT_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 CHUNK_NAME = re.compile(rb"\w{4}")
 NO_NUMBER = 0xFFFF
 """What torchvision's Exif reader finds where there are no bytes."""
+
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # its plugins complain of broken headers; the reason says enough
 
 
 def upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) -> tuple[int, int]:
@@ -67,7 +72,7 @@ def upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) ->
 
 
 def _upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) -> tuple[int, int]:
-    image = Image.open(file, formats=_formats())
+    image = Image.open(file, formats=_formats(_bytes_at(file, 0, 4)))
     width, height = image.size
     if width * height > max_pixels:
         raise RefuseSample(
@@ -85,8 +90,13 @@ def _upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) -
     return (width, height) if orientation in SIDEWAYS else (height, width)
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
+@functools.lru_cache(maxsize=1_024)
+def _formats(head: bytes) -> tuple[str, ...]:
+    """The formats that a file may have, by its first four bytes: Pillow would try them one by one."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return ("JPEG",)
+    if head == b"\x89PNG":
+        return ("PNG",)
     Image.init()
     return tuple(name for name in Image.ID if name not in NOT_OPENED)
 
