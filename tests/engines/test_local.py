@@ -77,7 +77,7 @@ def test_units_are_drawn_as_they_are_needed(tmp_path: Path) -> None:
     results = LocalEngine(2).run(Square(tmp_path / "log"), units())
     next(results)
     assert drawn <= 2 * UNITS_PER_WORKER + 2
-    results.close()  # type: ignore[attr-defined]  # a generator, so that what is in flight can be given up
+    results.close()  # a generator, so that what is in flight can be given up
 
 
 def test_a_stop_in_a_worker_arrives_as_it_was_raised(tmp_path: Path) -> None:

@@ -276,12 +276,48 @@ def test_an_image_replaced_after_it_was_counted_refuses_its_sample(processor: Pa
         PackSettings(),
         out=tmp_path / "set",
         plan=None,
-        max_refused=0.0,
+        max_refused=0.5,
         engine=LocalEngine(0),
         progress=Silent(),
     )
     assert done.manifest.rows.refused == 1
     assert accounts(tmp_path / "set")[0]["reason_code"] == "changed-since-estimate"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_media_that_vanish_while_packing_stop_the_run_and_are_packed_when_they_are_back(
+    processor: Path, tmp_path: Path, num_workers: int
+) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    names = [f"media/{picture(media / f'{i}.png', 200, 200 + i)}" for i in range(30)]
+    source = write_jsonl(
+        tmp_path / "rows.jsonl", [chat(f"s{i}", "Hi?", "Yes.", [name]) for i, name in enumerate(names)]
+    )
+    count(source, processor, tmp_path / "ledger")
+
+    def attempt(out: Path, max_refused: float) -> PackedRun:
+        return run_pack(
+            [str(tmp_path / "ledger")],
+            None,
+            PlanSettings(pack_size=256),
+            PackSettings(shard_bytes=1 << 18),
+            out=out,
+            plan=None,
+            max_refused=max_refused,
+            engine=LocalEngine(num_workers),
+            progress=Silent(),
+        )
+
+    media.rename(tmp_path / "elsewhere")
+    with pytest.raises(StopRun, match=r"more than --max-refused 0\.2 allows; of them while packing: .* missing-media"):
+        attempt(tmp_path / "set", 0.2)
+    assert not (tmp_path / "set" / "manifest.json").exists()
+    (tmp_path / "elsewhere").rename(media)
+    assert attempt(tmp_path / "set", 0.0).manifest.rows.packed == 30
+    assert len(list((tmp_path / "set" / "shards").glob("*.tar"))) > 3
+    attempt(tmp_path / "undisturbed", 0.0)
+    assert tree(tmp_path / "set") == tree(tmp_path / "undisturbed")
 
 
 def test_two_runs_into_one_folder_do_not_mix(processor: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -40,7 +40,7 @@ class LocalEngine:
             )
         self.num_workers = num_workers
 
-    def run(self, job: Job[Unit, Result], units: Iterable[Unit]) -> Iterator[Result]:
+    def run(self, job: Job[Unit, Result], units: Iterable[Unit]) -> Generator[Result]:
         """Yield results as units finish, in any order; few units are in flight at a time.
 
         Raises:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from vlmprep.counting.ledger import Ledger
 from vlmprep.families.loading import load_family
 from vlmprep.pipeline.accounts import write_accounts
 from vlmprep.pipeline.packjob import PackJob, SampleLocator, ShardUnit
+from vlmprep.pipeline.plan import num_refused
 from vlmprep.pipeline.planfile import Plan
 from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, sha256_file, write_json
-from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, shard_name
+from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, receipt_name, shard_name
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.index import write_index
 from vlmprep.shardformat.manifest import FileRecord, Manifest, ShardRecord
@@ -55,6 +58,8 @@ def pack(
     out: Path,
     engine: Engine,
     progress: Progress,
+    *,
+    max_refused: float = 1.0,
 ) -> Manifest:
     """Write the pack set of a plan, going on where an earlier run stopped; the caller holds `out` (see `output_folder`).
 
@@ -66,9 +71,10 @@ def pack(
         out: The pack set.
         engine: Writes the shards.
         progress: Is told how far it is.
+        max_refused: Share of the rows that may be refused, those included that ledger and plan refused already.
 
     Raises:
-        StopRun: `out` holds a pack set of another plan or other settings, or a source changed.
+        StopRun: `out` holds a pack set of another plan or other settings, a source changed, or too much is refused.
     """
     identity = {
         "plan": {**plan.summary["settings"], "digest": plan.digest},
@@ -94,7 +100,7 @@ def pack(
         fake_image=plan.summary["settings"]["fake_image"],
         digest=hashlib.sha256(canonical_json(identity)).hexdigest(),
     )
-    num_shards = _write_shards(job, ledger, plan, engine, progress)
+    num_shards = _write_shards(job, ledger, plan, engine, progress, max_refused)
     return _finish(job, ledger, plan, num_shards, identity)
 
 
@@ -121,17 +127,49 @@ def source_specs(ledger: Ledger) -> tuple[SourceSpec, ...]:
     )
 
 
-def _write_shards(job: PackJob, ledger: Ledger, plan: Plan, engine: Engine, progress: Progress) -> int:
+def _write_shards(
+    job: PackJob, ledger: Ledger, plan: Plan, engine: Engine, progress: Progress, max_refused: float
+) -> int:
     """How many shards there are; only those without a receipt are written."""
     table = ledger.read(LOCATOR_COLUMNS)
     ranges = list(_shard_ranges(plan, table, job))
-    missing = [shards for shards in ranges if read_receipt(job.root, shards.shard, job.digest) is None]
+    missing: list[ShardRange] = []
+    late: Counter[str] = Counter()
+    for shards in ranges:
+        if (receipt := read_receipt(job.root, shards.shard, job.digest)) is None:
+            missing.append(shards)
+        else:
+            late.update(refusal.code for refusal in receipt.refused)
     num_missing = sum(shards.end_pack - shards.first_pack for shards in missing)
     progress.start("Packing", plan.num_packs, "packs", plan.num_packs - num_missing)
-    for num_packs in engine.run(job, (_unit(shards, plan, table, job) for shards in missing)):
-        progress.advance(num_packs)
-    progress.finish()
-    return len(ranges)
+    with closing(engine.run(job, (_unit(shards, plan, table, job) for shards in missing))) as receipts:
+        for receipt in receipts:
+            late.update(refusal.code for refusal in receipt.refused)
+            progress.advance(len(receipt.packs))
+            if receipt.refused and num_refused(ledger, plan) + late.total() > max_refused * table.num_rows:
+                break
+        else:
+            progress.finish()
+            return len(ranges)
+    _forget_shards_with_refusals(job, len(ranges))
+    raise _too_many_refused(ledger, plan, late, receipt.refused[0].reason, max_refused)
+
+
+def _forget_shards_with_refusals(job: PackJob, num_shards: int) -> None:
+    """Media may come back (a folder that was not mounted): these shards are written again by the next run."""
+    for shard in range(num_shards):
+        receipt = read_receipt(job.root, shard, job.digest)
+        if receipt is not None and receipt.refused:
+            (job.root / receipt_name(shard)).unlink()
+
+
+def _too_many_refused(ledger: Ledger, plan: Plan, late: Counter[str], example: str, max_refused: float) -> StopRun:
+    reasons = ", ".join(f"{rows} {code}" for code, rows in late.most_common())
+    return StopRun(
+        f"{num_refused(ledger, plan) + late.total()} of {ledger.summary['rows']['all']} rows are refused, more than "
+        f"--max-refused {max_refused:g} allows; of them while packing: {reasons}, e.g. {example}",
+        "Bring the media back, or allow a larger share with --max-refused, and run the same command again.",
+    )
 
 
 def _shard_ranges(plan: Plan, table: pa.Table, job: PackJob) -> Iterator[ShardRange]:

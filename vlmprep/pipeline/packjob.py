@@ -69,7 +69,7 @@ class PackJob:
     digest: str
     """Of everything that the shards' bytes depend on."""
 
-    def open(self) -> Callable[[ShardUnit], int]:
+    def open(self) -> Callable[[ShardUnit], Receipt]:
         """The worker's function; loads the processor."""
         own_the_pixel_limit()
         return ShardMaker(self)
@@ -86,8 +86,8 @@ class ShardMaker:
         self._files: dict[int, IO[bytes]] = {}
         self._fake = build_fake_document(self._family)
 
-    def __call__(self, unit: ShardUnit) -> int:
-        """Write, commit and receipt one shard; return its number of packs."""
+    def __call__(self, unit: ShardUnit) -> Receipt:
+        """Write, commit and receipt one shard."""
         records: list[PackRecord] = []
         refused: list[Refusal] = []
         path = self._job.root / shard_name(unit.shard)
@@ -104,7 +104,7 @@ class ShardMaker:
             refused=tuple(refused),
         )
         write_receipt(self._job.root, receipt)
-        return len(records)
+        return receipt
 
     def _write_pack(
         self, writer: ShardWriter, pack_id: int, locators: tuple[SampleLocator, ...], refused: list[Refusal]
@@ -147,7 +147,9 @@ class ShardMaker:
             try:
                 self._files[locator.source] = open(path, "rb")  # noqa: SIM115 - one for all shards of this worker
             except OSError as error:
-                raise StopRun(f"{path} cannot be read: {error.strerror or error}") from error
+                raise StopRun(
+                    f"{path} cannot be read: {error.strerror or error}", "Bring it back and run the same command again."
+                ) from error
         data = read_row(self._files[locator.source], locator.row_offset, locator.row_bytes)
         if xxhash.xxh3_64_intdigest(data) != locator.row_xxh3:
             raise StopRun(

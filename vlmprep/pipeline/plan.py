@@ -22,7 +22,7 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import read_json
 from vlmprep.schema.ledger import OK
 
-__all__ = ["STRAGGLER_RANKS", "check_refusal_budget", "make_plan"]
+__all__ = ["STRAGGLER_RANKS", "check_refusal_budget", "make_plan", "num_refused"]
 
 SAMPLE_RATIO_SEED = 42
 """The reference's own seed for `sample_ratio`."""
@@ -110,14 +110,19 @@ def check_refusal_budget(ledger: Ledger, plan: Plan, max_refused: float) -> None
         Overlong(sample=sample, reason=reason)
         for sample, reason in zip(*plan.refused.select(["sample", "reason"]).to_pydict().values(), strict=True)
     ]
-    refusals = _refusals(ledger, overlong)
-    num_refused = sum(refusal["rows"] for refusal in refusals)
-    if num_refused > max_refused * num_rows:
+    refused = num_refused(ledger, plan)
+    if refused > max_refused * num_rows:
         raise StopRun(
-            f"{num_refused} of {num_rows} rows are refused ({num_refused / num_rows:.2%}), "
-            f"more than --max-refused {max_refused:g} allows{_with_reasons(refusals)}",
+            f"{refused} of {num_rows} rows are refused ({refused / num_rows:.2%}), "
+            f"more than --max-refused {max_refused:g} allows{_with_reasons(_refusals(ledger, overlong))}",
             "Repair the rows, or allow a larger share with --max-refused.",
         )
+
+
+def num_refused(ledger: Ledger, plan: Plan) -> int:
+    """Rows that the ledger or the plan refuses."""
+    rows: dict[str, Any] = ledger.summary["rows"]
+    return int(rows["all"] - rows["ok"] + plan.refused.num_rows)
 
 
 def _refusals(ledger: Ledger, overlong: Sequence[Overlong]) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def run_pack(
         else:
             made = _plan_of(ledger, plan, {name: planning.to_json()[name] for name in asked})
         check_refusal_budget(ledger, made, max_refused)
-        manifest = pack(ledger, made, counts, writing, out, engine, progress)
+        manifest = pack(ledger, made, counts, writing, out, engine, progress, max_refused=max_refused)
     return PackedRun(ledger=ledger, plan=made, manifest=manifest)
 
 

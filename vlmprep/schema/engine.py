@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 __all__ = ["Engine", "Job", "Worker"]
@@ -26,6 +26,6 @@ class Job(Protocol[UnitIn, ResultOut]):
 class Engine(Protocol):
     """Runs units of a job, a bounded number at a time."""
 
-    def run(self, job: Job[Any, Any], units: Iterable[Any]) -> Iterator[Any]:
-        """Yield one result per unit as they finish, in any order."""
+    def run(self, job: Job[Any, Any], units: Iterable[Any]) -> Generator[Any]:
+        """Yield one result per unit as they finish, in any order; closing it ends the work in progress."""
         ...
