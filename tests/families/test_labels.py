@@ -243,6 +243,23 @@ def test_half_a_surrogate_pair_is_refused(processor_dir, text, control_text):
     assert refusal(family, ("user", "Q"), ("assistant", text)) == "not-unicode"
 
 
+def test_one_refusal_among_many_takes_its_own_place_alone(family):
+    good, other = sample_of(("user", "Q"), ("assistant", "A")), sample_of(("user", "Question"), ("assistant", "Answer"))
+    unreadable = sample_of(("user", "\ud800"), ("assistant", "A"))
+    silent, marked = sample_of(("user", "Q")), sample_of(("user", "<|im_end|>"), ("assistant", "A"))
+    samples = [good, unreadable, other, silent, good, marked, unreadable, other]
+    found = family.encode_all([(sample, []) for sample in samples])
+    codes = [made.code if isinstance(made, RefuseSample) else "ok" for made in found]
+    unlearned = "no-label-tokens"
+    assert codes == ["ok", "not-unicode", "ok", unlearned, "ok", "control-token", "not-unicode", "ok"]
+    for made, sample in zip(found, samples, strict=True):
+        if not isinstance(made, RefuseSample):
+            alone = family.encode(sample, [])
+            assert made.input_ids.tolist() == alone.input_ids.tolist()
+            assert made.is_label.tolist() == alone.is_label.tolist()
+    assert family.encode_all([]) == []
+
+
 def test_a_very_long_text_is_counted(family):
     words = random.Random(0).choices(string.ascii_lowercase + "    \n", k=400_000)
     sample = sample_of(("user", "".join(words)), ("assistant", "A"))

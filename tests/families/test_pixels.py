@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.families.truth import BACKENDS, FAMILIES, full_run, make_family, sample_of, write_image
 from tests.sources.pictures import chunk, encode, exif_app1, jpeg, pictures, png, tiff_block, xmp, xmp_app1
+from tests.sources.web import serve
 from vlmprep.runtime.pixels import restore
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
@@ -236,6 +237,17 @@ def test_an_image_in_another_file_system_loads(file_format, backend, processor_d
         file.write(content)
     found = family.tensors("image", family.load(Media(kind="image", location="memory://media/image")))
     here = family.tensors("image", family.load(Media(kind="image", content=content)))
+    assert np.array_equal(found["pixel_values"], here["pixel_values"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_image_on_the_web_loads(backend, processor_dir):
+    family = make_family(processor_dir, "qwen2_5_vl", backend, SMALL)
+    with serve() as address:
+        found = family.tensors("image", family.load(Media(kind="image", location=f"{address}/a.png")))
+        with pytest.raises(RefuseSample, match="404"):
+            family.load(Media(kind="image", location=f"{address}/b.png"))
+    here = family.tensors("image", family.load(Media(kind="image", content=png())))
     assert np.array_equal(found["pixel_values"], here["pixel_values"])
 
 

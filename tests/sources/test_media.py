@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.sources.pictures import HEIGHT, WIDTH, png
+from tests.sources.web import serve
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.sources import media as media_module
@@ -119,27 +118,10 @@ def test_no_file_stays_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """A picture, and nothing else."""
-
-    def do_GET(self) -> None:
-        if self.path != "/a.png":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(png())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+    with serve() as address:
+        yield address
 
 
 def test_an_image_on_the_web_is_read(server):

@@ -40,9 +40,8 @@ CHUNK_NAME = re.compile(rb"\w{4}")
 NO_NUMBER = 0xFFFF
 """What torchvision's Exif reader finds where there are no bytes."""
 
-logging.getLogger("PIL").addHandler(
-    logging.NullHandler()
-)  # its plugins complain of broken headers; the reason says enough
+# Its plugins complain of broken headers on stderr; the reason of the refusal says enough.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) -> tuple[int, int]:
