@@ -100,7 +100,7 @@ def _stream(packset: Path) -> Table:
 
     packs = vlmprep.open(packset)
     table = Table(
-        "step", "rank", "pack", "documents", "tokens", "label tokens in step", "pixel_values", box=None, title_style="bold",
+        "step", "rank", "pack", "documents", "tokens", "labels in step", "float32 pixels", box=None, title_style="bold",
         title="What a training loop gets", title_justify="left",
     )  # fmt: skip
     loaders = [
@@ -109,7 +109,8 @@ def _stream(packset: Path) -> Table:
     for step, batches in zip(range(NUM_BATCHES), zip(*loaders, strict=True), strict=False):
         for rank, batch in enumerate(batches):
             (pack_id,) = batch.pack_ids
-            pixels = f"{list(batch['pixel_values'].shape)} {str(batch['pixel_values'].dtype).removeprefix('torch.')}"
+            assert batch["pixel_values"].dtype.itemsize == 4, "restored, as the column says"
+            pixels = " x ".join(map(str, batch["pixel_values"].shape))
             table.add_row(
                 str(step), str(rank), str(pack_id), str(int(packs.index.num_samples[pack_id])),
                 str(batch["input_ids"].shape[-1]), str(batch.num_label_tokens_in_step), pixels,
