@@ -22,7 +22,7 @@ from rich.progress import (
 
 from vlmprep.schema import progress as listeners
 
-__all__ = ["emit_json", "people", "progress_bars", "results"]
+__all__ = ["emit_json", "loading", "people", "progress_bars", "results"]
 
 people = Console(stderr=True)
 """Progress, notes and errors."""
@@ -60,6 +60,16 @@ class Bars:
     def note(self, text: str) -> None:
         """Print a line above the bars."""
         self._bars.console.print(text)
+
+
+@contextmanager
+def loading(*, quiet: bool) -> Iterator[None]:
+    """Say that the stages' libraries are being imported, which takes seconds."""
+    if quiet or not people.is_terminal:
+        yield
+        return
+    with people.status("Loading transformers"):
+        yield
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 
 from vlmprep.cli import options as o
 from vlmprep.cli.app import app
-from vlmprep.cli.console import emit_json, people, progress_bars, results
+from vlmprep.cli.console import emit_json, loading, people, progress_bars, results
 from vlmprep.cli.tables import ledger_tables
 
 __all__ = ["estimate"]
@@ -40,7 +40,8 @@ def estimate(
     config: o.Config = None,
 ) -> None:
     """Write a ledger: exact token, visual-token and label-token counts of every row, or the reason for refusing it."""
-    from vlmprep.pipeline import estimate as stage  # the stages import transformers, which takes seconds
+    with loading(quiet=quiet or json):
+        from vlmprep.pipeline import estimate as stage
 
     settings = o.count_settings(
         processor,

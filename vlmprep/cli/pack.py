@@ -10,7 +10,7 @@ import typer
 
 from vlmprep.cli import options as o
 from vlmprep.cli.app import app
-from vlmprep.cli.console import emit_json, progress_bars, results
+from vlmprep.cli.console import emit_json, loading, progress_bars, results
 from vlmprep.cli.tables import packset_tables
 
 __all__ = ["pack"]
@@ -61,7 +61,8 @@ def pack(
     config: o.Config = None,
 ) -> None:
     """Write a pack set; runs the missing stages first and goes on where an earlier run stopped."""
-    from vlmprep.pipeline.run import run_pack
+    with loading(quiet=quiet or json):
+        from vlmprep.pipeline.run import run_pack
     from vlmprep.pipeline.settings import PackSettings, PlanSettings
 
     counts = None

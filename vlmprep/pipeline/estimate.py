@@ -171,7 +171,10 @@ def estimate(
     """
     specs = find_sources(arguments)
     with output_folder(out, Kind.LEDGER):
+        progress.start("Loading", 1, "processor")
         wanted = ledger_settings(settings)
+        progress.advance()
+        progress.finish()
         if (found := read_json(out / SETTINGS_FILE)) is not None:
             refuse_other_settings(f"the ledger {out}", found, wanted)
         _refuse_lost_sources(out, specs)
