@@ -178,11 +178,11 @@ def test_the_same_processor_in_another_folder_is_no_other_setting(
 ) -> None:
     import shutil
 
-    from vlmprep.pipeline.estimate import ledger_settings
-
     shutil.copytree(processor_dir(), tmp_path / "copy")
-    here = ledger_settings(count_settings(processor_dir()))["fingerprint"]
-    assert ledger_settings(count_settings(tmp_path / "copy"))["fingerprint"] == here
+    here = count(source, processor_dir(), tmp_path / "ledger")
+    before = written(tmp_path)
+    assert count(source, tmp_path / "copy", tmp_path / "ledger").summary == here.summary
+    assert written(tmp_path) == before
 
 
 def test_every_kind_of_damage_is_refused_and_nothing_else(

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,7 +18,6 @@ from vlmprep.cli.app import app
 from vlmprep.cli.console import progress_bars, results
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
-from vlmprep.shardformat.manifest import Manifest
 
 __all__ = ["demo"]
 
@@ -29,6 +29,7 @@ MAX_REFUSED = 0.5
 SHARD_BYTES = 8 << 20
 NUM_RANKS = 2
 NUM_BATCHES = 3
+REASONS_SHOWN = 3
 
 
 @app.command()
@@ -37,23 +38,18 @@ def demo(
     samples: Annotated[int, typer.Option("--samples", help="Conversations to make.", min=20)] = 200,
     workers: o.Workers = 0,
 ) -> None:
-    """Draw a small corpus, build a processor, run estimate, plan and pack, and stream a few batches."""
+    """Draw a small corpus, build a processor, run estimate, plan, pack and inspect, and stream a few batches."""
     if out.exists() and not (out / "corpus").is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise StopRun(f"{out} is there and is no demo", "Give another folder with --out.")
     corpus, processor, packset = out / "corpus", out / "processor", out / "packset"
     with _step("Drew pictures, pages and charts, with conversations about them", corpus):
         _make_inputs(corpus, processor, samples)
     with _step("Counted every sample, laid them into packs, wrote the packs", packset):
-        manifest, refused = _pack(corpus / "meta.json", processor, packset, workers)
+        _pack(corpus / "meta.json", processor, packset, workers)
     with _step(f"Streamed {NUM_BATCHES} steps to {NUM_RANKS} ranks", None):
         streamed = _stream(packset)
-    from vlmprep.cli.tables import packset_tables, refusal_table
-
-    results.print()
-    damage = f"  ... and {len(refused) - 4} more reasons; all of them damaged on purpose, none of them in a pack"
-    results.print(
-        *packset_tables(manifest, str(packset)), "", refusal_table(refused[:4]), damage, "", streamed, sep="\n"
-    )
+    for part in (*_inspect(packset), streamed):
+        results.print("", part, sep="\n")
     results.print(_next_steps(out), soft_wrap=True)
 
 
@@ -75,12 +71,12 @@ def _make_inputs(corpus: Path, processor: Path, samples: int) -> None:
         save_processor(processor, max_pixels=MAX_PIXELS)
 
 
-def _pack(meta: Path, processor: Path, packset: Path, workers: int) -> tuple[Manifest, list[dict[str, Any]]]:
+def _pack(meta: Path, processor: Path, packset: Path, workers: int) -> None:
     from vlmprep.pipeline.run import run_pack
     from vlmprep.pipeline.settings import CountSettings, PackSettings, PlanSettings
 
     with progress_bars(quiet=False) as progress:
-        done = run_pack(
+        run_pack(
             [str(meta)],
             CountSettings(family=FamilySettings(processor=str(processor))),
             PlanSettings(pack_size=PACK_SIZE),
@@ -91,7 +87,22 @@ def _pack(meta: Path, processor: Path, packset: Path, workers: int) -> tuple[Man
             engine=o.make_engine(o.EngineName.LOCAL, workers),
             progress=progress,
         )
-    return done.manifest, done.ledger.summary["rows"]["refused"]
+
+
+def _inspect(packset: Path) -> Iterator[RenderableType]:
+    """What `vlmprep inspect` finds, as much of it as fits a screen."""
+    from vlmprep.cli.histograms import histogram_table
+    from vlmprep.cli.reports import report_parts
+    from vlmprep.cli.tables import refusal_table
+    from vlmprep.pipeline.inspect import PackSetReport, inspect_output
+
+    report = inspect_output(packset)
+    assert isinstance(report, PackSetReport), "the demo's pack set is complete"
+    yield report_parts(report, results.width)[0]
+    yield histogram_table("Visual tokens per pack", {"": report.spread.visual_tokens_per_pack}, bar_width=40)
+    rest = len(report.refused) - REASONS_SHOWN
+    more = f"  ... and {rest} more reasons; all of them damaged on purpose, none of them in a pack"
+    yield Group(refusal_table(report.refused[:REASONS_SHOWN]), more)
 
 
 def _stream(packset: Path) -> Table:

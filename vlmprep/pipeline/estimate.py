@@ -176,7 +176,7 @@ def estimate(
         progress.advance()
         progress.finish()
         if (found := read_json(out / SETTINGS_FILE)) is not None:
-            refuse_other_settings(f"the ledger {out}", found, wanted)
+            refuse_other_settings(f"the ledger {out}", decisive(found), decisive(wanted))
         _refuse_lost_sources(out, specs)
         frozen = frozen and (out / LEDGER_FILE).exists()
         if not frozen:
@@ -215,6 +215,11 @@ def _check_same_sources(ledger: Ledger, sources: list[dict[str, Any]]) -> None:
             raise changed_since(f"the source {old['name']!r}")
     if len(ledger.summary["sources"]) != len(sources):
         raise changed_since("the list of sources")
+
+
+def decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a ledger that its counts depend on: what the processor holds, not where it lies."""
+    return {name: value for name, value in settings.items() if name != "processor"}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmprep.counting.ledger import LEDGER_FILE, SETTINGS_FILE, Ledger, open_ledger
-from vlmprep.pipeline.estimate import estimate, ledger_settings
+from vlmprep.pipeline.estimate import decisive, estimate, ledger_settings
 from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.pack import pack, packing_began
 from vlmprep.pipeline.plan import check_refusal_budget, make_plan
@@ -68,7 +68,9 @@ def run_pack(
         if len(arguments) == 1 and is_ledger(Path(arguments[0])):
             ledger = open_ledger(Path(arguments[0]))
             counts = counts or count_settings_of(ledger)
-            refuse_other_settings(f"the ledger {arguments[0]}", ledger.settings, ledger_settings(counts))
+            refuse_other_settings(
+                f"the ledger {arguments[0]}", decisive(ledger.settings), decisive(ledger_settings(counts))
+            )
         else:
             counts = _counts_for_sources(arguments, counts, plan)
             ledger = estimate(arguments, counts, out / "ledger", engine, progress, frozen=began)
