@@ -18,6 +18,12 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.progress import Silent
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred rows make two chunks."""
+    monkeypatch.setattr("vlmprep.sources.rows.FIRST_CHUNK_ROWS", 64)
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     name = picture(tmp_path / "a.png")

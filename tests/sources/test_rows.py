@@ -163,15 +163,15 @@ def test_a_row_without_an_end_stops_the_run_before_memory_does(data, tmp_path, m
 
 
 def test_chunks_tile_the_rows_and_grow(tmp_path):
-    path = write(tmp_path / "a.jsonl", b"".join(b'{"row":%d}\n' % number for number in range(3_000)))
+    path = write(tmp_path / "a.jsonl", b"".join(b'{"row":%d}\n' % number for number in range(8_000)))
     chunks = list(scan_chunks(path))
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
     assert [chunk.num_rows for chunk in chunks[:-1]] == [chunk_rows(number) for number in range(len(chunks) - 1)]
-    assert chunks[0].num_rows == 64 < chunks[9].num_rows == 128 < chunks[-2].num_rows
+    assert chunks[0].num_rows == 256 < chunks[9].num_rows == 512 < chunks[-2].num_rows
     assert chunk_rows(10**6) == 8_192
     ends = [0, *itertools.accumulate(chunk.num_rows for chunk in chunks)]
     assert [chunk.first_row for chunk in chunks] == ends[:-1]
-    assert ends[-1] == 3_000
+    assert ends[-1] == 8_000
     assert all(chunk.start == before.start + before.size for before, chunk in itertools.pairwise(chunks))
 
 
@@ -179,7 +179,7 @@ def test_chunks_tile_the_rows_and_grow(tmp_path):
     "make", [lambda rows: b"[" + b",\n".join(rows) + b"]", lambda rows: b"".join(r + b"\n" for r in rows)]
 )
 def test_rows_added_at_the_end_leave_earlier_chunks_as_they_were(make, tmp_path):
-    rows = [b'{"row":%d}' % number for number in range(1_000)]
+    rows = [b'{"row":%d}' % number for number in range(1_600)]
     before = list(scan_chunks(write(tmp_path / "a.json", make(rows))))
     after = list(scan_chunks(write(tmp_path / "b.json", make([*rows, b'{"new":1}']))))
     assert len(before) > 5

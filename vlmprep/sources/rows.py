@@ -23,7 +23,7 @@ __all__ = ["Chunk", "RawRow", "read_row", "rows_of", "scan_chunks"]
 BLOCK_BYTES = 4 << 20
 MAX_ROW_BYTES = 1 << 30
 """A longer row lacks its line end, quote or bracket, and would draw the whole file into memory."""
-FIRST_CHUNK_ROWS = 64
+FIRST_CHUNK_ROWS = 256
 LAST_CHUNK_ROWS = 8_192
 CHUNKS_PER_SIZE = 8
 BOM = b"\xef\xbb\xbf"
@@ -60,8 +60,8 @@ class RawRow:
 
 
 def chunk_rows(number: int) -> int:
-    """How many rows chunk `number` holds: 8 chunks of 64 rows, 8 of 128, ... up to 8,192."""
-    return min(LAST_CHUNK_ROWS, FIRST_CHUNK_ROWS << min(number // CHUNKS_PER_SIZE, 7))
+    """How many rows chunk `number` holds: 8 chunks of 256 rows, 8 of 512, ... up to 8,192."""
+    return min(LAST_CHUNK_ROWS, FIRST_CHUNK_ROWS << min(number // CHUNKS_PER_SIZE, 5))
 
 
 def scan_chunks(path: str) -> Iterator[Chunk]:
