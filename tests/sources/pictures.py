@@ -62,13 +62,14 @@ def tiff_block(
         orientation: The tag's value, or the values of several entries with that tag.
         order: Byte order.
         kind: Type of the entry.
-        decoys: Entries of other tags before it.
+        decoys: Entries of other tags before it; -1 for one whose tag is 65535.
         directory_at: Where the directory starts.
         magic: 42 in a right one.
     """
     end = "<" if order == "II" else ">"
     values = [orientation] if isinstance(orientation, int) else list(orientation)
-    entries = b"".join(struct.pack(end + "HHIHH", 0x0100 + number, SHORT, 1, 7, 0) for number in range(decoys))
+    tags = [0xFFFF] if decoys < 0 else range(0x0100, 0x0100 + decoys)
+    entries = b"".join(struct.pack(end + "HHIHH", tag, SHORT, 1, 7, 0) for tag in tags)
     for value in values:
         content = {
             SHORT: struct.pack(end + "HH", value, 0),
@@ -79,7 +80,7 @@ def tiff_block(
     head = order.encode() + struct.pack(end + "HI", magic, directory_at)
     return (
         head.ljust(directory_at, b"\0")
-        + struct.pack(end + "H", decoys + len(values))
+        + struct.pack(end + "H", abs(decoys) + len(values))
         + entries
         + struct.pack(end + "I", 0)
     )
@@ -180,6 +181,17 @@ def single_frame_clip() -> bytes:
     return b"RIFF" + struct.pack("<I", len(inside)) + inside
 
 
+def turned_clip(behind_frame: int) -> bytes:
+    """An animated PNG with an Exif block behind the data of one of its three frames."""
+    frames = [picture(), picture().rotate(180), picture().rotate(90)]
+    data = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    starts = [data.index(b"fcTL") - 4]
+    while len(starts) < len(frames):
+        starts.append(data.index(b"fcTL", starts[-1] + 8) - 4)
+    at = [*starts, len(data) - 12][behind_frame + 1]
+    return data[:at] + chunk(b"eXIf", tiff_block(6)) + data[at:]
+
+
 def pictures() -> dict[str, Callable[[], bytes]]:
     """Name -> what makes the encoded image; every kind that any loader treats in a way of its own."""
     found: dict[str, Callable[[], bytes]] = {}
@@ -231,6 +243,7 @@ def _odd_tags() -> dict[str, Callable[[], bytes]]:
         "jpeg exif directory outside": lambda: jpeg(exif_app1(six[:4] + struct.pack("<I", 9_999) + six[8:])),
         "jpeg exif wrong magic": lambda: jpeg(exif_app1(tiff_block(6, magic=43))),
         "jpeg exif wrong order": lambda: jpeg(exif_app1(b"XX" + six[2:])),
+        "jpeg exif behind tag 65535": lambda: jpeg(exif_app1(tiff_block(6, decoys=-1))),
         "jpeg exif empty": lambda: jpeg(exif_app1(b"")),
         "jpeg empty app1 before exif": lambda: jpeg(app1(b""), exif_app1(six)),
         "jpeg app1 of another kind before exif": lambda: jpeg(
@@ -289,6 +302,8 @@ def _formats() -> dict[str, Callable[[], bytes]]:
         "webp clip of one frame": single_frame_clip,
         "animated png": lambda: encode(picture(), "PNG", **more),
         "animated png with a picture before": lambda: encode(picture(), "PNG", default_image=True, **more),
+        "animated png turned behind its first frame": lambda: turned_clip(behind_frame=0),
+        "animated png turned behind its last frame": lambda: turned_clip(behind_frame=2),
         "animated avif": lambda: encode(picture(), "AVIF", **more),
         "tiff of several pages": lambda: encode(picture(), "TIFF", **more),
         "gif": lambda: encode(picture(), "GIF"),
