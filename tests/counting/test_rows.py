@@ -135,6 +135,15 @@ def test_a_refused_row_is_recorded_with_its_reason(reader, processor_dir):
     assert (record["reason_code"], record["sample_id"], record["media_state"]) == ("not-json", "7", 0)
 
 
+def test_a_row_refused_for_its_text_has_no_counts_of_its_media(reader, processor_dir):
+    family = make_family(processor_dir, "qwen2_5_vl", "torchvision", SMALL)
+    record = count(row_of({**USABLE, "messages": USABLE["messages"][:2]}), reader, family)
+    assert record["reason_code"] == "no-label-tokens"
+    assert set(record) == set(LEDGER.names) - {name for name in LEDGER.names if name.startswith("num_")} - {
+        "media_bytes"
+    }
+
+
 def test_a_refused_row_remembers_the_state_of_its_media(reader, processor_dir, tmp_path):
     family = make_family(processor_dir, "qwen2_5_vl", "torchvision", SMALL)
     value = {**USABLE, "images": ["a.png", "late.png"]}

@@ -171,6 +171,15 @@ def test_a_png_with_one_wrong_byte_does_not_end_the_process():
     assert (done.returncode, done.stdout.strip()) == (0, "undecodable-media"), done.stderr
 
 
+def test_a_png_whose_checksum_alone_is_wrong_is_refused(processor_dir):
+    # Its levels may be right or wrong: torchvision's decoder does not go on either.
+    family = make_family(processor_dir, "qwen2_vl", "torchvision")
+    data = bytearray(png(num_data_chunks=3))
+    data[data.index(b"IDAT", data.index(b"IDAT") + 4) - 5] ^= 1
+    with pytest.raises(RefuseSample, match="checksum"):
+        family.load(Media(kind="image", content=bytes(data)))
+
+
 def without_checksums(data: bytes) -> bytes:
     """The same PNG with right checksums over whatever its chunks hold."""
     found, at = data[:8], 8

@@ -84,6 +84,10 @@ def test_many_shapes_of_images_are_where_the_model_puts_them(family):
         assert walked.tolist() == family._positions._model_positions(tokens, grids).tolist()
 
 
+def test_the_short_way_is_taken(family):
+    assert family._positions._walks_runs
+
+
 def size_of(size: tuple[int, int]) -> MediaSize:
     return MediaSize(kind="image", height=size[0], width=size[1], num_bytes=1)
 

@@ -9,6 +9,7 @@ from typing import IO, Literal
 
 import xxhash
 
+from vlmprep.families.base import FAKE_IMAGE_SIDE
 from vlmprep.families.loading import load_family
 from vlmprep.packing.document import Document, build_document, build_fake_document
 from vlmprep.packing.pack import Pack, assemble_pack
@@ -25,9 +26,6 @@ from vlmprep.sources.rows import read_row
 from vlmprep.sources.spec import SourceSpec
 
 __all__ = ["PackJob", "SampleLocator", "ShardUnit"]
-
-FAKE_SIDE = 56
-"""Pixels of the fake image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +164,7 @@ class ShardMaker:
     def _info(self, pack_id: int, pack: Pack, references: list[SampleRef]) -> PackInfo:
         fake = None
         if pack.fake_length:
-            fake = FakeImage(kind="pack", length=pack.fake_length, height=FAKE_SIDE, width=FAKE_SIDE)
+            fake = FakeImage(kind="pack", length=pack.fake_length, height=FAKE_IMAGE_SIDE, width=FAKE_IMAGE_SIDE)
         return PackInfo(
             pack_id=pack_id,
             samples=tuple(references),
