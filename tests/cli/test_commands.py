@@ -245,3 +245,12 @@ def test_the_demo_spoils_no_folder(vlmprep: Any, tmp_path: Path) -> None:
 def test_help_needs_no_torch() -> None:
     check = "import sys, vlmprep.cli.commands; assert not {'torch', 'transformers', 'numba'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_balancing_compute_is_refused_before_anything_runs(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    code, _, err = vlmprep("pack", rows, "--processor", processor_dir(), "-o", tmp_path / "set", "--balance", "compute")
+    assert code == 1
+    assert "has no cost model" in err
+    assert not (tmp_path / "set").exists()

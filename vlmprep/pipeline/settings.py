@@ -54,6 +54,11 @@ class PlanSettings:
     def __post_init__(self) -> None:
         if not 2 <= self.pack_size <= MAX_PACK_SIZE:
             raise StopRun(f"--pack-size is {self.pack_size}, expected 2 to {MAX_PACK_SIZE} tokens")
+        if self.balance == "compute":
+            raise StopRun(
+                "--balance compute needs predicted costs, and this release has no cost model",
+                "Use --balance vt, which makes visual tokens equal; vlmprep.plan_packs takes costs of your own.",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
