@@ -270,9 +270,6 @@ def tokens_over(encoding: tokenizers.Encoding, start: int, end: int) -> slice:
         place = encoding.token_to_chars(token)
         return place is not None and place[0] < end and place[1] > start
 
-    # A character's bytes may be several tokens, and normalization may reorder what stands at the rim.
-    while first > 0 and overlaps(first - 1):
-        first -= 1
-    while last + 1 < len(encoding) and overlaps(last + 1):
+    while last + 1 < len(encoding) and overlaps(last + 1):  # a character's bytes may be several tokens
         last += 1
     return slice(first, last + 1)
