@@ -82,6 +82,7 @@ def test_anchored_labels_are_those_that_overlap(processor_dir):
         text = f"{head}{answer}<|im_end|>\n"
         spans = [(len(head), len(text) - 1)]
         (ids,) = encoder.tokenize([text])
+        assert isinstance(ids, np.ndarray)
         found = encoder._anchored_labels(ids, text, spans)
         expected = encoder._overlapping_labels(text, spans)
         if found is not None:
