@@ -256,6 +256,7 @@ def test_whatever_a_template_raises_refuses_the_sample(body):
         ("", "no chat template"),
         ({"tool_use": PLAIN}, "no chat template"),
         ("{% for %}", "does not take a question and its answer"),
+        ("{% if 1 %}" * 3_000 + PLAIN + "{% endif %}" * 3_000, "does not take a question and its answer"),
         ("{{ raise_exception('never') }}", "never"),
         ("constant", "leaves out, repeats or reorders"),
         (PLAIN.replace("{{ p.text }}", "{{ p.text }}{{ p.text }}"), "leaves out, repeats or reorders"),
