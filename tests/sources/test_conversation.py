@@ -406,3 +406,25 @@ def test_a_links_target_counts_in_a_row_too(tmp_path: Path):
     spec = SourceSpec(name="s", path="s.jsonl", media_dir=str(tmp_path / "media"))
     with pytest.raises(RefuseSample, match="outside"):
         RowReader(spec=spec).sample(0, json.dumps(message("<image>") | {"images": ["a.jpg"]}).encode())
+
+
+def test_a_system_column_is_refused_and_not_dropped():
+    found = refusal(message("x") | {"system": "Be brief."})
+    assert (found.code, "'system'" in found.reason) == ("unsupported-message", True)
+    assert sample(message("x") | {"system": ""}).messages
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"images": ["a.jpg"], "image": ["b.jpg"]},
+        {"conversations": [{"from": "human", "value": "another"}]},
+    ],
+)
+def test_columns_that_say_different_things_are_refused(more):
+    assert refusal(message("x") | more).code == "ambiguous-columns"
+
+
+def test_columns_that_say_the_same_are_one():
+    same = message("x")
+    assert sample(same | {"conversations": same["messages"]}).messages == sample(same).messages

@@ -31,7 +31,7 @@ class MediaColumn:
     __slots__ = ("_kind", "_left", "_record", "_taken", "_wanted")
 
     def __init__(self, kind: MediaKind, record: Mapping[str, Any], wanted: tuple[str, ...]) -> None:
-        value: Any = next((record[name] for name in wanted if record.get(name)), [])
+        value: Any = next((record[name] for name in filled(record, wanted)), [])
         self._kind, self._record, self._wanted = kind, record, wanted
         self._left = list(reversed(value)) if isinstance(value, list) else [value]
         self._taken = 0
@@ -66,6 +66,21 @@ class MediaColumn:
         return f"the row, which has no column {' or '.join(map(repr, self._wanted))} but {names(self._record)}"
 
 
+def filled(record: Mapping[str, Any], wanted: tuple[str, ...]) -> list[str]:
+    """Which of some columns of one meaning hold anything.
+
+    Raises:
+        RefuseSample: Several do, and not the same: one of them would be left out.
+    """
+    found = [name for name in wanted if record.get(name)]
+    if any(record[name] != record[found[0]] for name in found[1:]):
+        raise RefuseSample(
+            "ambiguous-columns",
+            f"the row fills {' and '.join(map(repr, found))} with different things: which is meant?",
+        )
+    return found
+
+
 def media_columns(record: Mapping[str, Any], own: Mapping[str, str]) -> dict[MediaKind, MediaColumn]:
     """A row's media by kind.
 
@@ -93,7 +108,7 @@ def message_column(record: Mapping[str, Any], own: Mapping[str, str]) -> list[An
     present = [name for name in wanted if name in record]
     if not present:
         raise RefuseSample("missing-column", f"no column {' or '.join(map(repr, wanted))}; the row has {names(record)}")
-    column = next((name for name in present if record[name]), present[0])
+    column = next(iter(filled(record, wanted)), present[0])
     messages = record[column]
     if not isinstance(messages, list) or not messages:
         raise RefuseSample("no-messages", f"{column!r} is {kind_of(messages)}, expected a list of messages")

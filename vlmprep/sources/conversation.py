@@ -66,11 +66,12 @@ class RowReader:
         return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages)
 
     def _converted(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
-        if record.get("tools"):
-            raise RefuseSample(
-                "unsupported-message",
-                "the row has 'tools', which vlmprep does not render; fold them into a system turn",
-            )
+        for name in ("tools", "system"):
+            if record.get(name):
+                raise RefuseSample(
+                    "unsupported-message",
+                    f"the row has a column {name!r}, which vlmprep does not render; fold it into a system turn",
+                )
         columns = media_columns(record, self.spec.columns)
         rows = message_column(record, self.spec.columns)
         messages = tuple(self._message(at, value, columns) for at, value in enumerate(rows))
