@@ -186,6 +186,7 @@ def _members(pack_id: int, pack: WrittenPack, compression: str) -> list[tuple[st
         "fake": pack.fake,
         "images": [list(size) for size in pack.images],
         "videos": [],
+        "audios": [],
         "members": described,
     }
     return [("json", json.dumps(info).encode()), *members]

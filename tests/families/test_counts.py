@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.families.truth import BACKENDS, FAMILIES, encode, full_run, image_of_size, make_family, sample_of
+from tests.families.truth import AN_IMAGE, BACKENDS, FAMILIES, encode, full_run, image_of_size, make_family, sample_of
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.schema.media import MediaSize
+from vlmprep.schema.media import AudioSize, ImageSize, MediaSize, VideoSize
 
 IMAGE = Media(kind="image", content=b"-")
 SMALL = 100_000
@@ -50,7 +50,7 @@ def is_refused(height: int, width: int) -> bool:
 
 
 def assert_equal_to_full_run(family: Any, sample: Any, sizes: list[tuple[int, int]]) -> None:
-    counts = [family.measure(MediaSize(kind="image", height=h, width=w, num_bytes=1)) for h, w in sizes]
+    counts = family.measure([ImageSize(height=h, width=w, num_bytes=1) for h, w in sizes])
     encoded = family.encode(sample, counts)
     tokens = encoded.expand()
     truth = full_run(family, sample, [image_of_size(family.loader, *size) for size in sizes])
@@ -98,7 +98,7 @@ def test_shapes_that_the_processor_refuses_are_refused_and_no_others(name, proce
     assert len(shapes) > 15
     for height, width in shapes:
         with pytest.raises(RefuseSample, match=f"a {width} x {height} image: absolute aspect ratio"):
-            family.measure(MediaSize(kind="image", height=height, width=width, num_bytes=1))
+            family.measure([ImageSize(height=height, width=width, num_bytes=1)])
         with pytest.raises(ValueError, match="absolute aspect ratio"):
             family.processor.image_processor(images=[image_of_size("torchvision", height, width)])
 
@@ -155,9 +155,13 @@ def test_settings_of_the_processor_count(processor_dir):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_media_that_are_not_packed_yet_are_refused(name, processor_dir):
     family = make_family(processor_dir, name, "torchvision", SMALL)
-    for kind in ("video", "audio"):
-        with pytest.raises(RefuseSample, match=f"with {kind} are not packed"):
-            family.measure(MediaSize(kind=kind, height=64, width=64, num_bytes=1))
+    sizes: list[MediaSize] = [
+        VideoSize(num_frames=8, frames_per_second=24.0, height=64, width=64, num_bytes=1),
+        AudioSize(num_samples=16_000, sampling_rate=16_000, num_bytes=1),
+    ]
+    for size in sizes:
+        with pytest.raises(RefuseSample, match=f"with {size.kind} are not packed"):
+            family.measure([size])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -176,7 +180,7 @@ def test_the_fake_image_is_what_the_processor_makes_of_it(name, backend, process
     assert not tokens.is_label.any()
     assert count.num_visual_tokens == len(shown) == {"qwen3_vl": 64}.get(name, 4)
     assert (np.asarray(pixels) == 255).all()
-    made = family.tensors("image", pixels)
+    made = family.tensors(pixels, AN_IMAGE)
     assert (
         made["image_grid_thw"].tolist() == truth["image_grid_thw"].tolist() == count.inputs["image_grid_thw"].tolist()
     )

@@ -124,7 +124,7 @@ def test_files_that_no_processor_reads_do_not_count(folder):
 
 
 def test_using_a_processor_does_not_change_it(folder):
-    from tests.families.truth import encode, full_run, image_of_size, sample_of
+    from tests.families.truth import AN_IMAGE, encode, full_run, image_of_size, sample_of
     from vlmprep.schema.conversation import Media
 
     before = fingerprint_of(folder)
@@ -132,7 +132,7 @@ def test_using_a_processor_does_not_change_it(folder):
     family: Any = load_family(settings)
     sample = sample_of(("user", [Media(kind="image", content=b"-"), "Q"]), ("assistant", "A"))
     encode(family, sample, [(40, 60)])
-    family.tensors("image", image_of_size("torchvision", 40, 60))
+    family.tensors(image_of_size("torchvision", 40, 60), AN_IMAGE)
     full_run(family, sample, [image_of_size("torchvision", 40, 60)])
     assert fingerprint(family, settings) == before
 

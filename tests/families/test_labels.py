@@ -58,7 +58,7 @@ def test_ordinary_samples_are_labelled_as_marker_scanning_labels_them(family, de
         for row in (row for chunk in scan_chunks(spec.path) for row in rows_of(spec.path, chunk)):
             try:
                 sample = reader.sample(row.row, row.data)
-                counts = [family.measure(media.image_size(medium, family.loader)) for medium in sample.media()]
+                counts = family.measure([media.size(medium, family.loader) for medium in sample.media()])
                 encoded = family.encode(sample, counts)
             except RefuseSample:
                 continue

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.families.truth import BACKENDS, FAMILIES, full_run, make_family, sample_of, write_image
+from tests.families.truth import AN_IMAGE, BACKENDS, FAMILIES, full_run, make_family, sample_of, write_image
 from tests.sources.pictures import chunk, encode, exif_app1, jpeg, pictures, png, tiff_block, xmp, xmp_app1
 from tests.sources.web import serve
 from vlmprep.runtime.pixels import restore
@@ -76,18 +76,17 @@ def test_pixels_are_the_processors_to_the_bit(name, backend, inside_the_row, pro
     for title, make in IMAGES.items():
         on_disk = write_image(tmp_path / "image", make())
         medium = Media(kind="image", content=make()) if inside_the_row else on_disk
-        tensors = family.tensors("image", family.load(medium))
+        tensors = family.tensors(family.load(medium), AN_IMAGE)
         truth = full_run(family, sample_of(("user", [on_disk])))
         stored = tensors["pixel_values"]
         assert stored.dtype == np.uint8
-        assert stored[0].nbytes == family.patch_bytes
         restored = restore(torch.from_numpy(stored), rule).numpy()
         assert restored.dtype == truth["pixel_values"].dtype == np.float32
         assert restored.shape == truth["pixel_values"].shape, title
         assert (restored.view(np.uint32) == truth["pixel_values"].view(np.uint32)).all(), title
         assert tensors["image_grid_thw"].tolist() == truth["image_grid_thw"].tolist(), title
-        size = MediaReader().image_size(medium, family.loader)
-        assert family.measure(size).inputs["image_grid_thw"].tolist() == truth["image_grid_thw"].tolist(), title
+        size = MediaReader().size(medium, family.loader)
+        assert family.measure([size])[0].inputs["image_grid_thw"].tolist() == truth["image_grid_thw"].tolist(), title
         levels.update(np.unique(stored).tolist())
     assert levels == set(range(256))
 
@@ -96,7 +95,7 @@ def test_pixels_are_the_processors_to_the_bit(name, backend, inside_the_row, pro
 def test_the_two_backends_are_told_apart(name, processor_dir):
     families = [make_family(processor_dir, name, backend, SMALL) for backend in BACKENDS]
     medium = Media(kind="image", content=lossless(61, 203))
-    one, other = (family.tensors("image", family.load(medium))["pixel_values"] for family in families)
+    one, other = (family.tensors(family.load(medium), AN_IMAGE)["pixel_values"] for family in families)
     assert not np.array_equal(one, other)
     assert [family.pixel_rules()["pixel_values"].arithmetic for family in families] == ["fused", "two_step"]
 
@@ -106,7 +105,7 @@ def test_settings_of_arithmetic_reach_the_rule(backend, processor_dir, tmp_path)
     options = (("image_mean", (0.1, 0.2, 0.3)), ("image_std", (0.9, 0.7, 0.6)), ("rescale_factor", 1 / 200))
     family = make_family(processor_dir, "qwen2_vl", backend, SMALL, options=options)
     medium = write_image(tmp_path / "image", lossless(64, 96))
-    stored = family.tensors("image", family.load(medium))["pixel_values"]
+    stored = family.tensors(family.load(medium), AN_IMAGE)["pixel_values"]
     truth = full_run(family, sample_of(("user", [medium])))["pixel_values"]
     restored = restore(torch.from_numpy(stored), family.pixel_rules()["pixel_values"]).numpy()
     assert np.array_equal(restored, truth)
@@ -207,9 +206,9 @@ def test_damaged_images_load_or_are_refused(backend, data, processor_dir):
     content = without_checksums(bytes(damaged)) if data.draw(st.booleans()) and "png" in name else bytes(damaged)
     medium = Media(kind="image", content=content)
     try:
-        size = MediaReader(max_image_pixels=200_000).image_size(medium, family.loader)
-        count = family.measure(size)
-        tensors = family.tensors("image", family.load(medium))
+        size = MediaReader(max_image_pixels=200_000).size(medium, family.loader)
+        (count,) = family.measure([size])
+        tensors = family.tensors(family.load(medium), AN_IMAGE)
     except RefuseSample:
         return
     assert tensors["image_grid_thw"].tolist() == count.inputs["image_grid_thw"].tolist()
@@ -253,8 +252,8 @@ def test_an_image_in_another_file_system_loads(file_format, backend, processor_d
     content = encode(noise(40, 50), file_format)
     with fsspec.open("memory://media/image", "wb") as file:
         file.write(content)
-    found = family.tensors("image", family.load(Media(kind="image", location="memory://media/image")))
-    here = family.tensors("image", family.load(Media(kind="image", content=content)))
+    found = family.tensors(family.load(Media(kind="image", location="memory://media/image")), AN_IMAGE)
+    here = family.tensors(family.load(Media(kind="image", content=content)), AN_IMAGE)
     assert np.array_equal(found["pixel_values"], here["pixel_values"])
 
 
@@ -262,10 +261,10 @@ def test_an_image_in_another_file_system_loads(file_format, backend, processor_d
 def test_an_image_on_the_web_loads(backend, processor_dir):
     family = make_family(processor_dir, "qwen2_5_vl", backend, SMALL)
     with serve() as address:
-        found = family.tensors("image", family.load(Media(kind="image", location=f"{address}/a.png")))
+        found = family.tensors(family.load(Media(kind="image", location=f"{address}/a.png")), AN_IMAGE)
         with pytest.raises(RefuseSample, match="404"):
             family.load(Media(kind="image", location=f"{address}/b.png"))
-    here = family.tensors("image", family.load(Media(kind="image", content=png())))
+    here = family.tensors(family.load(Media(kind="image", content=png())), AN_IMAGE)
     assert np.array_equal(found["pixel_values"], here["pixel_values"])
 
 
@@ -275,12 +274,12 @@ def test_decoded_images_of_a_refused_shape_are_refused(backend, processor_dir):
     for shape in ((1, 300), (300, 1)):
         decoded = family.load(Media(kind="image", content=encode(noise(*shape), "PNG")))
         with pytest.raises(RefuseSample, match="aspect ratio"):
-            family.tensors("image", decoded)
+            family.tensors(decoded, AN_IMAGE)
 
 
 def test_levels_deeper_than_eight_bits_are_refused(processor_dir):
     family = make_family(processor_dir, "qwen2_5_vl", "torchvision", SMALL)
     deep = torch.full((3, 56, 56), 40_000, dtype=torch.int32)
     with pytest.raises(RefuseSample) as caught:
-        family.tensors("image", deep)
+        family.tensors(deep, AN_IMAGE)
     assert caught.value.code == "not-eight-bit"

@@ -14,7 +14,7 @@ from vlmprep.families.mrope import MropePositions
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.family import Tokens
-from vlmprep.schema.media import MediaSize
+from vlmprep.schema.media import ImageSize
 
 IMAGE = Media(kind="image", content=b"-")
 SMALL = 100_000
@@ -54,7 +54,10 @@ def test_positions_are_the_models_own(family, conversation):
     sample = sample_of(*CONVERSATIONS[conversation])
     sizes = SIZES[: len(sample.media())]
     tokens = encode(family, sample, sizes).expand()
-    images = [family.tensors("image", image_of_size("torchvision", *size)) for size in sizes]
+    images = [
+        family.tensors(image_of_size("torchvision", *size), count)
+        for size, count in zip(sizes, family.measure([size_of(s) for s in sizes]), strict=True)
+    ]
     grids = {"image_grid_thw": np.concatenate([made["image_grid_thw"] for made in images])} if images else {}
     found = family.positions(tokens, grids)
     truth, _ = model_on_meta(family).get_rope_index(
@@ -77,9 +80,8 @@ def test_many_shapes_of_images_are_where_the_model_puts_them(family):
         sizes = [tuple(size) for size in rng.integers(20, 700, (rng.integers(1, 5), 2)).tolist()]
         sample = sample_of(("user", [IMAGE] * len(sizes)), ("assistant", "Yes."))
         tokens = encode(family, sample, sizes).expand()
-        grids = {
-            "image_grid_thw": np.concatenate([family.measure(size_of(size)).inputs["image_grid_thw"] for size in sizes])
-        }
+        counts = family.measure([size_of(size) for size in sizes])
+        grids = {"image_grid_thw": np.concatenate([count.inputs["image_grid_thw"] for count in counts])}
         walked = family.positions(tokens, grids)
         assert walked.tolist() == family._positions._model_positions(tokens, grids).tolist()
 
@@ -88,8 +90,8 @@ def test_the_short_way_is_taken(family):
     assert family._positions._walks_runs
 
 
-def size_of(size: tuple[int, int]) -> MediaSize:
-    return MediaSize(kind="image", height=size[0], width=size[1], num_bytes=1)
+def size_of(size: tuple[int, int]) -> ImageSize:
+    return ImageSize(height=size[0], width=size[1], num_bytes=1)
 
 
 def test_images_that_nothing_keeps_apart_are_refused(family):

@@ -52,9 +52,11 @@ def test_real_samples_are_counted_and_labelled_exactly(folder, backend, made):
     for raw in (raw for chunk in scan_chunks(spec.path) for raw in rows_of(spec.path, chunk)):
         try:
             sample = reader.sample(raw.row, raw.data)
-            counts = [family.measure(media.image_size(medium, family.loader)) for medium in sample.media()]
+            counts = family.measure([media.size(medium, family.loader) for medium in sample.media()])
             tokens = family.encode(sample, counts).expand()
-            images = [family.tensors("image", family.load(medium)) for medium in sample.media()]
+            images = [
+                family.tensors(family.load(medium), count) for medium, count in zip(sample.media(), counts, strict=True)
+            ]
         except RefuseSample as refusal:
             outcomes[refusal.code] += 1
             continue

@@ -15,9 +15,10 @@ from vlmprep.families.loading import load_family
 from vlmprep.families.qwen_vl import Qwen2VL
 from vlmprep.schema.conversation import Media, Message, Sample, Text
 from vlmprep.schema.family import Encoded, FamilySettings
-from vlmprep.schema.media import Loader, MediaSize
+from vlmprep.schema.media import ImageSize, Loader, MediaCount
 
 __all__ = [
+    "AN_IMAGE",
     "BACKENDS",
     "FAMILIES",
     "FamilyName",
@@ -28,6 +29,9 @@ __all__ = [
     "sample_of",
     "scanned_labels",
 ]
+
+AN_IMAGE = MediaCount(kind="image", num_visual_tokens=0, num_patches=0, stored_bytes=0, replacement="", run_lengths=())
+"""A count that says no more than the kind, for families whose images do not depend on it."""
 
 FamilyName: TypeAlias = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 FAMILIES: tuple[FamilyName, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -66,9 +70,7 @@ def sample_of(*turns: Turn, unlearned: Sequence[int] = ()) -> Sample:
 
 def encode(family: Qwen2VL, sample: Sample, sizes: Sequence[tuple[int, int]] = ()) -> Encoded:
     """Encode a sample whose images have these sizes (height, width)."""
-    counts = [
-        family.measure(MediaSize(kind="image", height=height, width=width, num_bytes=1)) for height, width in sizes
-    ]
+    counts = family.measure([ImageSize(height=height, width=width, num_bytes=1) for height, width in sizes])
     return family.encode(sample, counts)
 
 

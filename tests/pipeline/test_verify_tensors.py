@@ -164,7 +164,7 @@ BROKEN: list[tuple[Change, str]] = [
     (say(images=()), "image placeholders, but no image by key.json"),
     (say(images=()), "it holds image_grid_thw and pixel_values, but no image by key.json"),
     (say(images=((10, 10), (20, 20))), "expected int64 [2, 3]"),
-    (say(videos=((10, 10),)), "it has 1 videos by key.json, but no video_grid_thw"),
+    (say(videos=((4, 10, 10),)), "it has 1 videos by key.json, but no video_grid_thw"),
     *(
         (lambda b, name=name: setattr(b, "row", replace(b.row, **{name: 1000})), f"{name} is 1000 in the index")
         for name in ("num_tokens", "num_visual_tokens", "num_label_tokens", "num_samples", "num_images", "num_videos")

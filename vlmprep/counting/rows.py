@@ -15,7 +15,7 @@ from vlmprep.schema.media import Loader, MediaCount, MediaSize
 
 __all__ = ["HeaderReader", "RawRow", "SampleReader", "count_rows", "media_state"]
 
-COUNTS = ("num_visual_tokens", "num_images", "num_videos", "num_audios", "num_patches", "media_bytes")
+COUNTS = ("num_visual_tokens", "num_images", "num_videos", "num_audios", "num_patches", "stored_bytes", "media_bytes")
 """What a record holds of its media, which a refused row has none of."""
 
 
@@ -49,8 +49,8 @@ class SampleReader(Protocol):
 class HeaderReader(Protocol):
     """Looks at media without decoding them."""
 
-    def image_size(self, medium: Media, loader: Loader) -> MediaSize:
-        """Raises RefuseSample for an image that cannot be used."""
+    def size(self, medium: Media, loader: Loader) -> MediaSize:
+        """Raises RefuseSample for a medium that cannot be used."""
         ...
 
     def state(self, medium: Media) -> int:
@@ -127,15 +127,16 @@ def _measure(record: dict[str, Any], sample: Sample, media: HeaderReader, family
     all_media = sample.media()
     for medium in all_media:
         if medium.kind not in family.kinds:
-            raise RefuseSample("unsupported-media", f"{family.name} samples with {medium.kind} are not packed yet")
-    sizes = [media.image_size(medium, family.loader) for medium in all_media]
-    counts = [family.measure(size) for size in sizes]
+            raise RefuseSample("unsupported-media", f"{family.name} samples with {medium.kind} are not packed")
+    sizes = [media.size(medium, family.loader) for medium in all_media]
+    counts = family.measure(sizes)
     record |= {
         "num_visual_tokens": sum(count.num_visual_tokens for count in counts),
         "num_images": sum(medium.kind == "image" for medium in all_media),
         "num_videos": sum(medium.kind == "video" for medium in all_media),
         "num_audios": sum(medium.kind == "audio" for medium in all_media),
         "num_patches": sum(count.num_patches for count in counts),
+        "stored_bytes": sum(count.stored_bytes for count in counts),
         "media_bytes": sum(size.num_bytes for size in sizes),
     }
     return counts

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -15,13 +17,13 @@ from vlmprep.families.control import control_pattern, refuse_control_text, refus
 from vlmprep.families.encoding import Collapsed, PlaceholderEncoder
 from vlmprep.families.images import image_loader, load_image
 from vlmprep.families.turns import Rendered, TurnFinder
-from vlmprep.schema.conversation import Media, Sample
+from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Encoded, Tokens
-from vlmprep.schema.media import Loader, MediaCount, MediaSize
+from vlmprep.schema.media import AudioSize, ImageSize, Loader, MediaCount, MediaSize, VideoSize
 from vlmprep.schema.pixels import PixelRule
 
-__all__ = ["FAKE_IMAGE_SIDE", "BaseFamily"]
+__all__ = ["FAKE_IMAGE_SIDE", "BaseFamily", "Expected"]
 
 FAKE_IMAGE_SIDE = 56
 """Pixels; the reference's fake image, which every Qwen processor makes its smallest of."""
@@ -29,7 +31,21 @@ FAKE_IMAGE_SIDE = 56
 Result = TypeVar("Result")
 
 COUNTS_KEPT = 65_536
-"""Image sizes whose counts are remembered."""
+"""Sizes of each kind whose counts are remembered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Expected:
+    """What a processor would return for one medium, as far as its size says it."""
+
+    inputs: dict[str, NDArray[Any]]
+    """Inputs of the model that depend on the size alone."""
+    num_patches: int = 0
+    """Rows of the pixel field."""
+    stored_bytes: int
+    """Bytes of its tensors in a pack, before compression."""
+    hints: dict[str, Any] = field(default_factory=dict)
+    """What the processor's replacement of a placeholder reads beside `inputs`, and the model does not get."""
 
 
 class BaseFamily(ABC):
@@ -52,35 +68,89 @@ class BaseFamily(ABC):
         self._keep_control_text = keep_control_text
         self._turns = TurnFinder(processor, self._control_tokens)
         self._encoder = PlaceholderEncoder(processor, self._control_tokens)
-        self._measured = functools.lru_cache(maxsize=COUNTS_KEPT)(self._measure)
+        kept = functools.lru_cache(maxsize=COUNTS_KEPT)
+        self._measured_image = kept(self._measure_image)
+        self._measured_video = kept(self._measure_video)
+        self._measured_audio = kept(self._measure_audio)
 
-    def measure(self, size: MediaSize) -> MediaCount:
-        """Count one medium from its size alone; see Family."""
+    def measure(self, sizes: Sequence[MediaSize]) -> list[MediaCount]:
+        """Count the media of one sample from their sizes alone; see Family."""
+        alike = Counter(size.kind for size in sizes)
+        return [self._measure(size, alike[size.kind]) for size in sizes]
+
+    def _measure(self, size: MediaSize, num_alike: int) -> MediaCount:
         if size.kind not in self.kinds:
-            raise RefuseSample("unsupported-media", f"{self.name} samples with {size.kind} are not packed yet")
-        return self._measured(size.height, size.width)
+            raise RefuseSample("unsupported-media", f"{self.name} samples with {size.kind} are not packed")
+        if isinstance(size, ImageSize):
+            return self._measured_image(size.height, size.width, num_alike)
+        if isinstance(size, VideoSize):
+            audio = size.audio and (size.audio.num_samples, size.audio.sampling_rate)
+            return self._measured_video(
+                size.num_frames, size.frames_per_second, size.height, size.width, audio, num_alike
+            )
+        return self._measured_audio(size.num_samples, size.sampling_rate, num_alike)
 
-    def _measure(self, height: int, width: int) -> MediaCount:
-        inputs, num_patches, num_visual_tokens = self._image_inputs(height, width)
-        replacement, run_lengths = self._encoder.shorten(self.processor.replace_image_token(inputs, 0))
+    def _measure_image(self, height: int, width: int, num_alike: int) -> MediaCount:
+        size = ImageSize(height=height, width=width, num_bytes=0)
+        return self._count("image", self._image_inputs(size, num_alike), num_alike)
+
+    def _measure_video(
+        self,
+        num_frames: int,
+        frames_per_second: float | None,
+        height: int,
+        width: int,
+        audio: tuple[int, int] | None,
+        num_alike: int,
+    ) -> MediaCount:
+        sound = audio and AudioSize(num_samples=audio[0], sampling_rate=audio[1], num_bytes=0)
+        size = VideoSize(
+            num_frames=num_frames,
+            frames_per_second=frames_per_second,
+            height=height,
+            width=width,
+            num_bytes=0,
+            audio=sound,
+        )
+        return self._count("video", self._video_inputs(size, num_alike), num_alike)
+
+    def _measure_audio(self, num_samples: int, sampling_rate: int, num_alike: int) -> MediaCount:
+        size = AudioSize(num_samples=num_samples, sampling_rate=sampling_rate, num_bytes=0)
+        return self._count("audio", self._audio_inputs(size, num_alike), num_alike)
+
+    def _count(self, kind: MediaKind, expected: Expected, num_alike: int) -> MediaCount:
+        replacement, run_lengths = self._encoder.shorten(self._replacement(kind, expected))
         return MediaCount(
-            num_visual_tokens=num_visual_tokens,
-            num_patches=num_patches,
+            kind=kind,
+            num_visual_tokens=self._encoder.num_visual_tokens(replacement, run_lengths),
+            num_patches=expected.num_patches,
+            stored_bytes=expected.stored_bytes,
             replacement=replacement,
             run_lengths=run_lengths,
-            inputs=inputs,
+            inputs=expected.inputs,
+            num_alike=num_alike,
         )
 
-    @abstractmethod
-    def _image_inputs(self, height: int, width: int) -> tuple[dict[str, NDArray[Any]], int, int]:
-        """What the image processor would return beside pixels for an upright image of this size in pixels.
+    def _replacement(self, kind: MediaKind, expected: Expected) -> str:
+        """What the processor writes for one medium."""
+        replace = getattr(self.processor, f"replace_{kind}_token")
+        return str(replace({**expected.inputs, **expected.hints}, 0))
 
-        Returns:
-            The small media inputs, the number of patches, and the number of visual tokens.
+    @abstractmethod
+    def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
+        """What the image processor would return for an upright image among so many images of a sample.
 
         Raises:
             RefuseSample: The processor does not take an image of this shape.
         """
+
+    def _video_inputs(self, size: VideoSize, num_alike: int) -> Expected:
+        """The same for a clip, by the family's own sampling of its frames."""
+        raise NotImplementedError
+
+    def _audio_inputs(self, size: AudioSize, num_alike: int) -> Expected:
+        """The same for a sound."""
+        raise NotImplementedError
 
     def encode(self, sample: Sample, counts: Sequence[MediaCount]) -> Encoded:
         """Render, tokenize and label one conversation; see Family."""
@@ -116,11 +186,11 @@ class BaseFamily(ABC):
         return encoded
 
     def load(self, medium: Media) -> Any:
-        """Decode an image with the processor's own loader; see Family."""
+        """Decode a medium with the processor's own loader; see Family."""
         return load_image(self.processor.image_processor, medium)
 
     @abstractmethod
-    def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
+    def tensors(self, decoded: Any, count: MediaCount) -> dict[str, NDArray[Any]]:
         """See Family."""
 
     def positions(self, tokens: Tokens, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
@@ -133,7 +203,7 @@ class BaseFamily(ABC):
         literal = self._turns.image_literal()
         rendered = Rendered(text=literal, label_spans=(), num_control_tokens=0)
         try:
-            count = self.measure(MediaSize(kind="image", height=side, width=side, num_bytes=0))
+            (count,) = self.measure([ImageSize(height=side, width=side, num_bytes=0)])
             collapsed = self._encoder.collapse(rendered, [count], ["image"])
             (ids,) = self._encoder.tokenize([collapsed.text])
             assert not isinstance(ids, RefuseSample), "a template is Unicode"

@@ -64,6 +64,7 @@ class PlaceholderEncoder:
         self._tokens = [str(token) for token in processor.all_special_multimodal_tokens]
         self._token_ids = self._added_ids()
         self._kinds = self._typed_ids()
+        self._audio_ids = {token for number, token in self._kinds if number == KINDS.index("audio") + 1}
         self._runs = re.compile("|".join(f"(?:{re.escape(token)})+" for token in self._tokens) or r"(?!)")
         self._bos: str | None = processor.tokenizer.bos_token
         self._control_tokens = control_tokens
@@ -218,6 +219,16 @@ class PlaceholderEncoder:
             return token
 
         return self._runs.sub(once, replacement), tuple(lengths)
+
+    def num_visual_tokens(self, replacement: str, run_lengths: Sequence[int]) -> int:
+        """How many placeholders of a replacement the vision encoder fills.
+
+        Args:
+            replacement: Its short form.
+            run_lengths: How long its runs of placeholders are.
+        """
+        runs = zip(self._placeholders_of(replacement), run_lengths, strict=True)
+        return sum(length for token, length in runs if token not in self._audio_ids)
 
     def _find_placeholders(self, replacement: str) -> tuple[int, ...]:
         """Token ids of a short replacement's placeholders."""

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.base import BaseFamily
+from vlmprep.families.base import BaseFamily, Expected
 from vlmprep.families.mrope import MropePositions
 from vlmprep.families.patches import patches_of
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Tokens
+from vlmprep.schema.media import ImageSize, MediaCount
 from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["Qwen2VL", "Qwen3VL", "Qwen25VL"]
@@ -43,7 +44,6 @@ class Qwen2VL(BaseFamily):
         self.config = config_class() if config is None else config
         self._check_settings()
         self._positions = MropePositions(model_class, self.config)
-        self.patch_bytes = 3 * self._images.patch_size**2
 
     def _check_settings(self) -> None:
         """Stop where the processor does not do what counts and pixels rest on, or the config is another model's.
@@ -72,23 +72,27 @@ class Qwen2VL(BaseFamily):
 
         return Qwen2VLModel, Qwen2VLConfig
 
-    def _image_inputs(self, height: int, width: int) -> tuple[dict[str, NDArray[Any]], int, int]:
+    def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         images = self._images
         try:
             resized = self._smart_resize(
-                height,
-                width,
+                size.height,
+                size.width,
                 factor=images.patch_size * images.merge_size,
                 min_pixels=images.size["shortest_edge"],
                 max_pixels=images.size["longest_edge"],
             )
         except ValueError as error:
-            raise RefuseSample("image-shape", f"a {width} x {height} image: {first_line(error)}") from error
+            raise RefuseSample("image-shape", f"a {size.width} x {size.height} image: {first_line(error)}") from error
         grid = np.array([[1, resized[0] // images.patch_size, resized[1] // images.patch_size]], dtype=np.int64)
         num_patches = int(grid.prod())
-        return {"image_grid_thw": grid}, num_patches, num_patches // images.merge_size**2
+        return Expected(
+            inputs={"image_grid_thw": grid},
+            num_patches=num_patches,
+            stored_bytes=num_patches * 3 * images.patch_size**2,
+        )
 
-    def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
+    def tensors(self, decoded: Any, count: MediaCount) -> dict[str, NDArray[Any]]:
         """One decoded image as `pixel_values` uint8 [patches, 3, patch, patch] and `image_grid_thw` [1, 3] int64.
 
         Raises:

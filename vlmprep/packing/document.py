@@ -20,8 +20,8 @@ __all__ = ["Document", "HeaderReader", "build_document", "build_fake_document"]
 class HeaderReader(Protocol):
     """Looks at media without decoding them."""
 
-    def image_size(self, medium: Media, loader: Loader) -> MediaSize:
-        """Raises RefuseSample for an image that cannot be used."""
+    def size(self, medium: Media, loader: Loader) -> MediaSize:
+        """Raises RefuseSample for a medium that cannot be used."""
         ...
 
 
@@ -35,8 +35,8 @@ class Document:
     mm_token_type_ids: NDArray[np.uint8]  # [S]
     media: tuple[dict[str, NDArray[Any]], ...]
     """The model's inputs of each medium, in order."""
-    image_sizes: tuple[tuple[int, int], ...]
-    """(height, width) of each original image, upright, in pixels."""
+    sizes: tuple[MediaSize, ...]
+    """What the header of each original medium says; none of the fake image."""
     num_visual_tokens: int
 
     def __len__(self) -> int:
@@ -61,8 +61,8 @@ def build_document(sample: Sample, *, family: Family, media: HeaderReader, num_t
         RefuseSample: A medium does not decode, or the sample is no longer what was counted.
     """
     all_media = sample.media()
-    sizes = [media.image_size(medium, family.loader) for medium in all_media]
-    counts = [family.measure(size) for size in sizes]
+    sizes = tuple(media.size(medium, family.loader) for medium in all_media)
+    counts = family.measure(sizes)
     encoded = family.encode(sample, counts)
     if encoded.num_tokens != num_tokens:
         raise RefuseSample(
@@ -70,23 +70,22 @@ def build_document(sample: Sample, *, family: Family, media: HeaderReader, num_t
             f"{num_tokens} tokens were counted, {encoded.num_tokens} are there now: media changed since `vlmprep estimate`",
         )
     decoded = tuple(_checked_tensors(family, medium, count) for medium, count in zip(all_media, counts, strict=True))
-    return _document(encoded, decoded, counts, tuple((size.height, size.width) for size in sizes), family)
+    return _document(encoded, decoded, counts, sizes, family)
 
 
 def build_fake_document(family: Family) -> Document:
     """The white image that stands in a pack without media, as a document of its own without labels."""
     encoded, count, pixels = family.fake_image()
-    return _document(encoded, (family.tensors("image", pixels),), [count], (), family)
+    return _document(encoded, (family.tensors(pixels, count),), [count], (), family)
 
 
 def _checked_tensors(family: Family, medium: Media, count: MediaCount) -> dict[str, NDArray[Any]]:
-    tensors = family.tensors(medium.kind, family.load(medium))
+    tensors = family.tensors(family.load(medium), count)
     for name, expected in count.inputs.items():
         if not np.array_equal(tensors[name], expected):
             raise RefuseSample(
                 "lying-header",
-                f"{medium.location or 'the image inside the row'}: {name} is {tensors[name].tolist()}, "
-                f"its header promised {expected.tolist()}",
+                f"{medium.where}: {name} is {tensors[name].tolist()}, its header promised {expected.tolist()}",
             )
     return tensors
 
@@ -95,14 +94,15 @@ def _document(
     encoded: Encoded,
     media: tuple[dict[str, NDArray[Any]], ...],
     counts: list[MediaCount],
-    image_sizes: tuple[tuple[int, int], ...],
+    sizes: tuple[MediaSize, ...],
     family: Family,
 ) -> Document:
     tokens = encoded.expand()
+    names = dict.fromkeys(name for tensors in media for name in tensors)
     small = {
-        name: np.concatenate([tensors[name] for tensors in media])
-        for name in (media[0] if media else ())
-        if not name.startswith("pixel_values")
+        name: np.concatenate([tensors[name] for tensors in media if name in tensors])
+        for name in names
+        if name not in family.pixel_rules()
     }
     positions = family.positions(tokens, small)
     labels = np.where(tokens.is_label, tokens.input_ids, np.int32(IGNORE_INDEX))
@@ -112,6 +112,6 @@ def _document(
         position_ids=positions[..., :-1],
         mm_token_type_ids=tokens.mm_token_type_ids[:-1],
         media=media,
-        image_sizes=image_sizes,
+        sizes=sizes,
         num_visual_tokens=sum(count.num_visual_tokens for count in counts),
     )

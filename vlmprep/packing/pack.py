@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.packing.document import Document
+from vlmprep.schema.media import MediaSize
 
 __all__ = ["Pack", "assemble_pack"]
 
@@ -24,8 +25,8 @@ class Pack:
     """Tokens of each real document."""
     fake_length: int
     """Tokens of the fake image's document; 0 without one."""
-    image_sizes: tuple[tuple[int, int], ...]
-    """(height, width) of each original image."""
+    sizes: tuple[MediaSize, ...]
+    """What the header of each original medium says, in order."""
     num_visual_tokens: int
     """The fake image's included."""
     num_label_tokens: int
@@ -64,7 +65,7 @@ def assemble_pack(documents: Sequence[Document], fake: Document | None = None) -
         fields=fields,
         document_lengths=tuple(lengths[: len(documents)]),
         fake_length=len(fake) if fake else 0,
-        image_sizes=tuple(size for document in documents for size in document.image_sizes),
+        sizes=tuple(size for document in documents for size in document.sizes),
         num_visual_tokens=sum(document.num_visual_tokens for document in laid),
         num_label_tokens=sum(document.num_label_tokens for document in documents),
     )

@@ -38,7 +38,7 @@ __all__ = ["pack", "packing_began", "source_specs"]
 SETTINGS_FILE = "settings.json"
 TOKEN_BYTES = 27
 """Bytes of a token in a pack's tensors: ids 4, labels 4, mask 2 to 4, positions up to 12, type 1, and room."""
-LOCATOR_COLUMNS = ("source", "row", "row_offset", "row_bytes", "row_xxh3", "num_tokens", "num_patches")
+LOCATOR_COLUMNS = ("source", "row", "row_offset", "row_bytes", "row_xxh3", "num_tokens", "stored_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,9 +174,8 @@ def _too_many_refused(ledger: Ledger, plan: Plan, late: Counter[str], example: s
 
 def _shard_ranges(plan: Plan, table: pa.Table, job: PackJob) -> Iterator[ShardRange]:
     """Consecutive packs up to `shard_bytes` of tensors; a pure function of plan and settings."""
-    patch_bytes = load_family(job.counts.family).patch_bytes
-    patches = table["num_patches"].combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)[plan.samples]
-    sizes = np.add.reduceat(patches, plan.offsets[:-1]) * patch_bytes + plan.num_tokens * TOKEN_BYTES
+    stored = table["stored_bytes"].combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)[plan.samples]
+    sizes = np.add.reduceat(stored, plan.offsets[:-1]) + plan.num_tokens * TOKEN_BYTES
     first, room, shard = 0, job.settings.shard_bytes, 0
     for pack_id, size in enumerate(sizes.tolist()):
         if pack_id > first and size > room:

@@ -16,6 +16,7 @@ from vlmprep.packing.pack import Pack, assemble_pack
 from vlmprep.pipeline.estimate import row_reader
 from vlmprep.pipeline.settings import CountSettings, PackSettings
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.media import AudioSize, ImageSize, VideoSize
 from vlmprep.schema.packset import shard_name
 from vlmprep.shardformat.pack import encode_pack
 from vlmprep.shardformat.packinfo import FakeImage, PackInfo, SampleRef
@@ -122,8 +123,8 @@ class ShardMaker:
             num_visual_tokens=pack.num_visual_tokens,
             num_label_tokens=pack.num_label_tokens,
             num_samples=len(documents),
-            num_images=len(pack.image_sizes),
-            num_videos=0,
+            num_images=sum(isinstance(size, ImageSize) for size in pack.sizes),
+            num_videos=sum(isinstance(size, VideoSize) for size in pack.sizes),
             cost=float(pack.num_visual_tokens),
         )
 
@@ -170,5 +171,9 @@ class ShardMaker:
             samples=tuple(references),
             document_lengths=pack.document_lengths,
             fake=fake,
-            images=pack.image_sizes,
+            images=tuple((size.height, size.width) for size in pack.sizes if isinstance(size, ImageSize)),
+            videos=tuple(
+                (size.num_frames, size.height, size.width) for size in pack.sizes if isinstance(size, VideoSize)
+            ),
+            audios=tuple((size.num_samples, size.sampling_rate) for size in pack.sizes if isinstance(size, AudioSize)),
         )

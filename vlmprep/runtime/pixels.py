@@ -1,8 +1,9 @@
-"""Stored uint8 pixels back to the floats that the model's own processor returns, bit for bit."""
+"""Stored media fields back to what the model's own processor returns, bit for bit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,31 +12,57 @@ from torch import Tensor
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.memory import pooled_empty
 
-__all__ = ["concatenate", "restore"]
+__all__ = ["concatenate", "restore", "restore_all"]
 
-_BLOCK_PATCHES = 256
-"""Patches normalized at a time on a CPU: they stay in the second-level cache between the passes."""
+_BLOCK_BYTES = 256 << 10
+"""Stored bytes worked on at a time on a CPU: they stay in the second-level cache between the passes."""
 
 
-def restore(stored: Tensor, rule: PixelRule, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Compute the processor's pixel values on the device that holds the stored ones.
+def restore_all(
+    batch: dict[str, Any], rules: Mapping[str, PixelRule], dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """Restore every media field of a pack or a batch.
 
     Args:
-        stored: [N, C, h, w] uint8 in any memory order, as a pack holds them.
-        rule: The manifest's rule for this field.
-        dtype: float32 gives the processor's bits; a smaller type is the float32 result cast.
+        batch: Its fields; other values are left alone.
+        rules: The manifest's rules, by field.
+        dtype: As for `restore`.
 
     Returns:
-        [N, C * rule.repeat * h * w].
+        The same mapping with fields restored, and without those that rules alone needed.
     """
-    patches, channels, height, width = stored.shape
-    normalize = _normalizer(rule, stored.device)
-    pixels = _empty((patches, channels, rule.repeat, height, width), dtype, stored.device)
-    block = _BLOCK_PATCHES if stored.device.type == "cpu" else max(patches, 1)
-    for start in range(0, patches, block):
-        rows = slice(start, start + block)
-        pixels[rows].copy_(normalize(stored[rows]).unsqueeze(2).expand_as(pixels[rows]))
-    return pixels.view(patches, channels * rule.repeat * height * width)
+    present = [field for field in rules if field in batch]
+    restored = {field: restore(batch[field], rules[field], dtype, batch) for field in present}
+    for field in present:
+        for name in rules[field].drops:
+            batch.pop(name, None)
+    batch.update(restored)
+    return batch
+
+
+def restore(
+    stored: Tensor,
+    rule: PixelRule,
+    dtype: torch.dtype = torch.float32,
+    fields: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Compute the processor's values on the device that holds the stored ones.
+
+    Args:
+        stored: [N, C, h, w] uint8 in any memory order, as a pack holds them; what `rule.layout` says otherwise.
+        rule: The manifest's rule for this field.
+        dtype: float32 gives the processor's bits; a smaller type is the float32 result cast.
+        fields: The pack's or batch's fields, where the rule names some.
+
+    Returns:
+        Values of `dtype` (integers keep theirs) in the processor's shape; see PixelRule.
+    """
+    beside = fields or {}
+    values = _as_stored(stored, dtype) if rule.arithmetic == "stored" else _computed(stored, rule, dtype)
+    if rule.mask is not None:
+        values *= beside[rule.mask].to(values.device).bool().unsqueeze(1)
+    values = _grouped(values, rule, beside)
+    return values.unsqueeze(0) if rule.lead else values
 
 
 def concatenate(fields: list[Tensor]) -> Tensor:
@@ -54,8 +81,54 @@ def concatenate(fields: list[Tensor]) -> Tensor:
     return joined.permute([order.index(axis) for axis in range(len(order))])
 
 
-def _normalizer(rule: PixelRule, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _as_stored(stored: Tensor, dtype: torch.dtype) -> Tensor:
+    if stored.dtype == torch.uint16:
+        stored = stored.view(torch.bfloat16)
+    return stored.to(dtype) if stored.is_floating_point() else stored
+
+
+def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:
+    """[N, C, h, w] uint8 to the rule's numbers in the rule's layout."""
+    items, channels, height, width = stored.shape
+    compute = _arithmetic(rule, stored.device)
+    last = rule.layout == "rows_channels_last"
+    shape = (items, height, width, channels) if last else (items, channels, rule.repeat, height, width)
+    values = _empty(shape, dtype, stored.device)
+    item_bytes = max(1, channels * height * width)
+    block = max(1, _BLOCK_BYTES // item_bytes) if stored.device.type == "cpu" else max(items, 1)
+    for start in range(0, items, block):
+        rows = slice(start, start + block)
+        computed = compute(stored[rows])
+        values[rows].copy_(computed.permute(0, 2, 3, 1) if last else computed.unsqueeze(2).expand_as(values[rows]))
+    if rule.layout == "images":
+        return values.view(items, channels * rule.repeat, height, width)
+    return values.view(items, channels * rule.repeat * height * width)
+
+
+def _grouped(values: Tensor, rule: PixelRule, fields: Mapping[str, Tensor]) -> Tensor:
+    """[N, ...] to [media, items of the largest, ...], where the rule says so."""
+    if rule.per_medium is None:
+        return values
+    if isinstance(rule.per_medium, int):
+        return values.view(-1, rule.per_medium, *values.shape[1:])
+    sizes: list[int] = fields[rule.per_medium].tolist()
+    most = max(sizes, default=0)
+    if all(size == most for size in sizes):
+        return values.view(len(sizes), most, *values.shape[1:])
+    grouped = values.new_zeros((len(sizes), most, *values.shape[1:]))
+    for medium, items in enumerate(torch.split(values, sizes)):
+        grouped[medium, : len(items)] = items
+    return grouped
+
+
+def _arithmetic(rule: PixelRule, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The rule's arithmetic: [n, C, h, w] uint8 to float32."""
+    if rule.arithmetic == "as_float":
+        return lambda block: block.to(torch.float32)
+    if rule.arithmetic == "scale":
+        return lambda block: block.to(torch.float32).mul_(rule.rescale)
+    if rule.arithmetic == "divide":
+        return lambda block: block.to(torch.float32).div_(1 / rule.rescale)
     mean = torch.tensor(rule.mean, dtype=torch.float32).view(-1, 1, 1)
     std = torch.tensor(rule.std, dtype=torch.float32).view(-1, 1, 1)
     if rule.arithmetic == "fused":

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from vlmprep.runtime.batch import Batch
 from vlmprep.runtime.collate import BACKENDS, Collate, Pack, attention_mask_for, check_rows, hf, neat
 from vlmprep.runtime.packset import PackSet
-from vlmprep.runtime.pixels import restore
+from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.packset import IGNORE_INDEX
 from vlmprep.schema.pixels import PixelRule
 
@@ -81,8 +81,7 @@ class Finish:
                 batch[name] = value.to(self._device, non_blocking=True) if isinstance(value, Tensor) else value
         if self._mask is not None:
             batch["attention_mask"] = attention_mask_for(batch["attention_mask"], self._mask)
-        for field in self._rules.keys() & batch.keys():
-            batch[field] = restore(batch[field], self._rules[field], self._dtype)
+        restore_all(batch, self._rules, self._dtype)
         return batch
 
 

@@ -19,16 +19,26 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """An image, clip or sound inside a message, by location or by content; exactly one of the two is set."""
+    """An image, clip or sound inside a message, by location, by content or by frames; exactly one of the three is set."""
 
     kind: MediaKind
     location: str | None = None
     """Absolute path or URL, already held against the media folder."""
     content: bytes | None = None
     """The encoded file itself, for media that came inside the row."""
+    frames: tuple[Media, ...] | None = None
+    """The images of a clip that is given as a list of images."""
 
     def __post_init__(self) -> None:
-        assert (self.location is None) != (self.content is None), "a medium has a location or a content"
+        given = [self.location, self.content, self.frames]
+        assert sum(way is not None for way in given) == 1, "a medium has a location, a content or frames"
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        if self.frames is not None:
+            return f"the clip of {len(self.frames)} images"
+        return self.location or f"the {self.kind} inside the row"
 
 
 Part: TypeAlias = Text | Media

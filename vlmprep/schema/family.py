@@ -82,13 +82,8 @@ class Family(Protocol):
         """What fills a batch behind the shorter packs."""
         ...
 
-    @property
-    def patch_bytes(self) -> int:
-        """Bytes of one stored patch."""
-        ...
-
-    def measure(self, size: MediaSize) -> MediaCount:
-        """Count one medium from its size alone.
+    def measure(self, sizes: Sequence[MediaSize]) -> list[MediaCount]:
+        """Count all media of one sample from their sizes alone, in the conversation's order.
 
         Raises:
             RefuseSample: The processor does not take a medium of this size.
@@ -119,8 +114,16 @@ class Family(Protocol):
         """
         ...
 
-    def tensors(self, kind: str, decoded: Any) -> dict[str, NDArray[Any]]:
-        """The model's inputs for one decoded medium, pixels as stored: uint8 `[patches, channels, height, width]`."""
+    def tensors(self, decoded: Any, count: MediaCount) -> dict[str, NDArray[Any]]:
+        """The model's inputs for one decoded medium, in their stored form; those of several media join along axis 0.
+
+        Args:
+            decoded: From `load`.
+            count: What was counted for this medium; its `inputs` are among the result's.
+
+        Raises:
+            RefuseSample: The processor does not take it.
+        """
         ...
 
     def positions(self, tokens: Tokens, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
@@ -132,7 +135,7 @@ class Family(Protocol):
         ...
 
     def pixel_rules(self) -> dict[str, PixelRule]:
-        """How each stored pixel field becomes the processor's floats."""
+        """How each media field becomes the processor's, for those that are stored otherwise; pixels and sound above all."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -24,6 +24,7 @@ LEDGER = pa.schema(
         ("num_videos", pa.int32()),
         ("num_audios", pa.int32()),
         ("num_patches", pa.int32()),
+        ("stored_bytes", pa.int64()),
         ("row_offset", pa.int64()),
         ("row_bytes", pa.int64()),
         ("row_xxh3", pa.uint64()),
@@ -31,5 +32,6 @@ LEDGER = pa.schema(
         ("media_state", pa.uint64()),
     ]
 )
-"""num_tokens counts before the shift. row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
+"""num_tokens counts before the shift; stored_bytes are those of its media's tensors in a pack, before compression.
+row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
 is still the row that was counted; media_state is a digest of path, size and modification time of its media files."""

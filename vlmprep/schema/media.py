@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from vlmprep.schema.conversation import MediaKind
 
-__all__ = ["Loader", "MediaCount", "MediaSize"]
+__all__ = ["AudioSize", "ImageSize", "Loader", "MediaCount", "MediaSize", "VideoSize"]
 
 Loader: TypeAlias = Literal["torchvision", "pil"]
 """Which code of transformers turns an image file into pixels; the two honour different orientation tags and formats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MediaSize:
-    """What the header alone says about a medium, upright."""
+class ImageSize:
+    """What the header alone says about an image, upright."""
 
-    kind: MediaKind
+    kind: ClassVar[MediaKind] = "image"
     height: int
     """Pixels, after the orientation tag."""
     width: int
@@ -29,16 +29,56 @@ class MediaSize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MediaCount:
-    """What a family makes of one medium, computed from its size."""
+class VideoSize:
+    """What a container says about a clip without decoding a frame; or about a clip given as a list of images."""
 
+    kind: ClassVar[MediaKind] = "video"
+    num_frames: int
+    """Frames that decoding the first video stream gives."""
+    frames_per_second: float | None
+    """The stream's average rate; None for a list of images, which has none."""
+    height: int
+    """Pixels of a frame as it is decoded."""
+    width: int
+    """Pixels of a frame as it is decoded."""
+    num_bytes: int
+    """Size of the encoded file; of all images of a list."""
+    audio: AudioSize | None = None
+    """The first audio stream beside the pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioSize:
+    """What a header says about a sound."""
+
+    kind: ClassVar[MediaKind] = "audio"
+    num_samples: int
+    """Samples of one channel, at the file's own rate, that decoding gives."""
+    sampling_rate: int
+    """Samples per second."""
+    num_bytes: int
+    """Size of the encoded file."""
+
+
+MediaSize: TypeAlias = ImageSize | VideoSize | AudioSize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaCount:
+    """What a family makes of one medium, computed from its size and from what stands beside it in the sample."""
+
+    kind: MediaKind
     num_visual_tokens: int
-    """Placeholder tokens that the vision encoder fills."""
+    """Placeholder tokens that the vision encoder fills; 0 for sound."""
     num_patches: int
-    """Rows of the pixel field."""
+    """Rows of the pixel field; 0 for sound."""
+    stored_bytes: int
+    """Bytes of its tensors in a pack, before compression; of the large ones at least."""
     replacement: str
     """What the family's processor puts where the template left one placeholder, every run of placeholders written once."""
     run_lengths: tuple[int, ...]
     """How long these runs are, in order."""
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     """Small media inputs that depend on the size alone, such as `image_grid_thw` [1, 3] int64."""
+    num_alike: int = 1
+    """Media of this kind in the sample, itself included: some processors cut an image only where it stands alone."""

@@ -1,39 +1,67 @@
-"""How stored uint8 pixels become the floats that the model's own processor returns."""
+"""How the stored form of a media field becomes the tensor that the model's own processor returns."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
 
-__all__ = ["PixelRule"]
+__all__ = ["Arithmetic", "Layout", "PixelRule"]
+
+Arithmetic: TypeAlias = Literal["fused", "two_step", "scale", "divide", "as_float", "stored"]
+Layout: TypeAlias = Literal["rows", "rows_channels_last", "images", "stored"]
+
+NUMBERS = ("arithmetic", "rescale", "mean", "std", "repeat")
+"""What the manifest says of every field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelRule:
-    """A rule of the manifest for one pixel field, stored as uint8 `[patches, channels, height, width]`.
+    """A rule of the manifest for one media field: first numbers, then shape.
 
-    Two arithmetics exist, one for each image backend of transformers, and they differ in the last bit:
+    Numbers (`arithmetic`), of uint8 `[N, channels, height, width]`:
 
-    `fused` (torchvision): `m = mean * (1 / rescale)`, `s = std * (1 / rescale)`, both float32;
+    `fused` (torchvision's normalize): `m = mean * (1 / rescale)`, `s = std * (1 / rescale)`, both float32;
     `(float32(u8) - m) / s`.
-    `two_step` (PIL): `(float32(float64(u8) * rescale) - float32(mean)) / float32(std)`.
+    `two_step` (PIL's): `(float32(float64(u8) * rescale) - float32(mean)) / float32(std)`.
+    `scale`: `float32(u8) * rescale`; `divide`: `float32(u8) / float32(1 / rescale)`; they differ on half of the values.
+    `as_float`: `float32(u8)`.
+    `stored`: as they are; uint16 holds the bits of bfloat16.
+
+    Shape:
+
+    `layout` says what becomes of one of the N items; `per_medium` how items join to media; `lead` whether the model wants
+    one more axis in front. `mask` names a field `[N, height, width]` whose zeros are zeros of the result.
     """
 
-    arithmetic: Literal["fused", "two_step"]
-    rescale: float
+    arithmetic: Arithmetic
+    rescale: float = 1.0
     """Factor that brings 0..255 to the range that mean and std are given in, usually 1/255."""
-    mean: tuple[float, ...]
+    mean: tuple[float, ...] = ()
     """Per channel."""
-    std: tuple[float, ...]
+    std: tuple[float, ...] = ()
     """Per channel."""
     repeat: int = 1
     """How often a stored patch stands in time: the model's row is `[channels, repeat, height, width]`, flattened."""
+    layout: Layout = "rows"
+    """`rows`: `[N, channels * repeat * height * width]`; `rows_channels_last`: `[N, height * width * channels]`; `images`:
+    `[N, channels, height, width]`; `stored`: the shape that the field has."""
+    per_medium: int | str | None = None
+    """A number: each medium has so many items, `[media, number, ...]`. The name of a field `[media]`: it says how many each
+    has; behind the items of the shorter ones stand zeros, `[media, most, ...]`. None: items are not grouped."""
+    lead: bool = False
+    """Whether an axis of length 1 stands in front."""
+    mask: str | None = None
+    """Field whose zeros become zeros, for processors that pad behind normalizing."""
+    drops: tuple[str, ...] = ()
+    """Fields of the pack that the rule alone needs, and the model does not know."""
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest's form of this rule."""
-        return asdict(self)
+        """The manifest's form of this rule: its numbers, and what differs from the defaults."""
+        entries = {entry.name: (getattr(self, entry.name), entry.default) for entry in fields(self)}
+        return {name: value for name, (value, default) in entries.items() if name in NUMBERS or value != default}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PixelRule:
         """Read the manifest's form back."""
-        return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+        plain: dict[str, Any] = {name: tuple(e) if isinstance(e, list) else e for name, e in value.items()}
+        return cls(**plain)

@@ -1,6 +1,6 @@
 """key.json: what a pack says about itself.
 
-{"document_lengths": [812, 3207], "fake": null, "images": [[480, 640]], "videos": [],
+{"document_lengths": [812, 3207], "fake": null, "images": [[480, 640]], "videos": [], "audios": [],
  "members": {"input_ids": {"dtype": "int32", "npy_bytes": 16204, "shape": [4019], "transform": null}, ...},
  "pack_id": 17, "samples": [{"row": 5, "sample_id": "a5", "source": "chat"}, ...]}
 """
@@ -65,8 +65,10 @@ class PackInfo:
     fake: FakeImage | None = None
     images: tuple[tuple[int, int], ...] = ()
     """(height, width) of each original image in pixels, in order; without a fake image."""
-    videos: tuple[tuple[int, int], ...] = ()
-    """(height, width) of each original video's frames in pixels, in order."""
+    videos: tuple[tuple[int, int, int], ...] = ()
+    """(frames, height, width) of each original video, in order."""
+    audios: tuple[tuple[int, int], ...] = ()
+    """(samples, samples per second) of each original sound, in order; without those inside videos."""
     members: Mapping[str, MemberInfo] = field(default_factory=dict)
     """By field."""
 
@@ -93,7 +95,8 @@ class PackInfo:
                 document_lengths=tuple(map(int, value["document_lengths"])),
                 fake=None if value["fake"] is None else FakeImage(**value["fake"]),
                 images=tuple((int(height), int(width)) for height, width in value["images"]),
-                videos=tuple((int(height), int(width)) for height, width in value["videos"]),
+                videos=tuple((int(frames), int(height), int(width)) for frames, height, width in value["videos"]),
+                audios=tuple((int(samples), int(rate)) for samples, rate in value["audios"]),
                 members={name: _member(member) for name, member in value["members"].items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -108,6 +111,7 @@ def _plain(info: PackInfo) -> dict[str, Any]:
         "fake": None if info.fake is None else _shallow(info.fake),
         "images": info.images,
         "videos": info.videos,
+        "audios": info.audios,
         "members": {name: _shallow(member) for name, member in info.members.items()},
     }
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.schema.media import Loader, MediaSize
+from vlmprep.schema.media import ImageSize, Loader, MediaSize
 from vlmprep.sources.headers import upright_size
 from vlmprep.sources.locations import is_on_the_web, is_remote
 from vlmprep.sources.wording import clipped
@@ -56,7 +56,21 @@ class MediaReader:
             return 0
         return xxhash.xxh3_64_intdigest(b"%b\0%d\0%d" % (where, found.st_size, found.st_mtime_ns))
 
-    def image_size(self, medium: Media, loader: Loader) -> MediaSize:
+    def size(self, medium: Media, loader: Loader) -> MediaSize:
+        """Read what a medium's header says: an image's upright size, a clip's frames, a sound's length.
+
+        Args:
+            medium: The medium.
+            loader: Which of the processors' loaders will decode it, where it is an image.
+
+        Raises:
+            RefuseSample: It cannot be used.
+        """
+        if medium.kind != "image":
+            raise RefuseSample("unsupported-media", f"{clipped(medium.where)}: {medium.kind} is not packed yet")
+        return self.image_size(medium, loader)
+
+    def image_size(self, medium: Media, loader: Loader) -> ImageSize:
         """Read an image's upright size from its header.
 
         Args:
@@ -64,15 +78,15 @@ class MediaReader:
             loader: Which of the processors' loaders will decode it: they honour different orientation tags.
 
         Raises:
-            RefuseSample: Missing, empty, no image, above the pixel limit, or of a kind that the loader does not read.
+            RefuseSample: Missing, empty, no medium of this kind, above the pixel limit, or one that the loader does not read.
         """
-        name = "the image inside the row" if medium.location is None else clipped(medium.location)
+        name = clipped(medium.where)
         with _opened(medium, name) as file:
             num_bytes = file.seek(0, os.SEEK_END)
             if num_bytes == 0:
                 raise RefuseSample("empty-media", f"{name} is empty (0 bytes)")
             height, width = upright_size(file, name, loader, self.max_image_pixels)
-        return MediaSize(kind="image", height=height, width=width, num_bytes=num_bytes)
+        return ImageSize(height=height, width=width, num_bytes=num_bytes)
 
 
 def _opened(medium: Media, name: str) -> IO[bytes]:

@@ -205,7 +205,7 @@ def _runs(tokens: Tokens) -> list[Run]:
 def _media_of(info: PackInfo, runs: Sequence[Run]) -> Iterator[MediumView]:
     """The medium of every run of placeholders; without its size where runs and media do not pair off."""
     fake = [(info.fake.height, info.fake.width)] if info.fake else []
-    sizes = {"image": [*info.images, *fake], "video": list(info.videos)}
+    sizes = {"image": [*info.images, *fake], "video": [video[1:] for video in info.videos]}
     kinds = [KINDS.get(run.type, "media") for run in runs]
     known = {kind: iter(found) for kind, found in sizes.items() if kinds.count(kind) == len(found)}
     for kind, run in zip(kinds, runs, strict=True):

@@ -162,7 +162,7 @@ def position_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[s
 
 def fake_problems(info: PackInfo, rules: PackRules) -> Iterator[str]:
     """The fake image stands in packs without media, and only there."""
-    has_media = bool(info.images or info.videos)
+    has_media = bool(info.images or info.videos or info.audios)
     if info.fake is None:
         if rules.needs_image and not has_media:
             yield "it holds neither media nor a fake image, though --fake-image pack was asked for"
