@@ -93,10 +93,13 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """manifest.json for people: sorted keys, indented, a newline at the end."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(self._plain(), sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
+
+    def _plain(self) -> dict[str, Any]:
+        return {**asdict(self), "pixels": {name: rule.to_json() for name, rule in self.pixels.items()}}
 
     def _canonical(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(self._plain(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Manifest:
