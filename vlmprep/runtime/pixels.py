@@ -106,16 +106,17 @@ def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:
 
 
 def _grouped(values: Tensor, rule: PixelRule, fields: Mapping[str, Tensor]) -> Tensor:
-    """[N, ...] to [media, items of the largest, ...], where the rule says so."""
+    """[N, ...] to [media, items of the largest or `most`, ...], where the rule says so."""
     if rule.per_medium is None:
         return values
     if isinstance(rule.per_medium, int):
         return values.view(-1, rule.per_medium, *values.shape[1:])
-    sizes: list[int] = fields[rule.per_medium].tolist()
-    most = max(sizes, default=0)
+    counts = fields[rule.per_medium]
+    sizes: list[int] = (counts.prod(dim=1) if counts.ndim > 1 else counts).tolist()
+    most = max(sizes, default=0) if rule.most is None else rule.most
     if all(size == most for size in sizes):
         return values.view(len(sizes), most, *values.shape[1:])
-    grouped = values.new_zeros((len(sizes), most, *values.shape[1:]))
+    grouped = values.new_full((len(sizes), most, *values.shape[1:]), rule.fill)
     for medium, items in enumerate(torch.split(values, sizes)):
         grouped[medium, : len(items)] = items
     return grouped

@@ -47,7 +47,12 @@ class PixelRule:
     `[N, channels, height, width]`; `stored`: the shape that the field has."""
     per_medium: int | str | None = None
     """A number: each medium has so many items, `[media, number, ...]`. The name of a field `[media]`: it says how many each
-    has; behind the items of the shorter ones stand zeros, `[media, most, ...]`. None: items are not grouped."""
+    has, as the product of its numbers where it is `[media, axes]`; behind the items of the shorter ones stands `fill`,
+    `[media, most, ...]`. None: items are not grouped."""
+    most: int | None = None
+    """What every medium is filled up to where `per_medium` names a field; None: the items of the largest."""
+    fill: int = 0
+    """What stands behind the items of a shorter medium."""
     lead: bool = False
     """Whether an axis of length 1 stands in front."""
     mask: str | None = None
