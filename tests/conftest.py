@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.families.processors import FamilyName
     from tests.packed import PackedDemo
     from vlmprep.demo.processor import Family
 
@@ -33,6 +34,26 @@ def processor_dir(tmp_path_factory: pytest.TempPathFactory) -> ProcessorDir:
     def save(family: Family = "qwen2_5_vl", *, max_pixels: int | None = None) -> Path:
         path = tmp_path_factory.mktemp(f"{family}-{max_pixels or 'published'}-")
         save_processor(path, family, max_pixels=max_pixels)
+        return path
+
+    return save
+
+
+class FamilyProcessorDir(Protocol):
+    """Gives the folder of a saved small processor of any family; the same arguments give the same folder."""
+
+    def __call__(self, name: FamilyName, *, marked: bool = False) -> Path: ...
+
+
+@pytest.fixture(scope="session")
+def family_processor_dir(tmp_path_factory: pytest.TempPathFactory) -> FamilyProcessorDir:
+    """Folders for `AutoProcessor.from_pretrained`, each made once a session."""
+    from tests.families.processors import build_processor
+
+    @cache
+    def save(name: FamilyName, *, marked: bool = False) -> Path:
+        path = tmp_path_factory.mktemp(f"{name}-{'marked' if marked else 'plain'}-")
+        build_processor(name, marked=marked).save_pretrained(path)
         return path
 
     return save
