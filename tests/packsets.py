@@ -184,9 +184,10 @@ def _members(pack_id: int, pack: WrittenPack, compression: str) -> list[tuple[st
         ],
         "document_lengths": list(pack.document_lengths),
         "fake": pack.fake,
-        "images": [list(size) for size in pack.images],
-        "videos": [],
-        "audios": [],
+        "media": [
+            {"document": 1, "kind": "image", "shape": list(size), "num_tokens": 2, "rows": {"image_grid_thw": 1}}
+            for size in pack.images
+        ],
         "members": described,
     }
     return [("json", json.dumps(info).encode()), *members]

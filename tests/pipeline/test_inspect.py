@@ -306,10 +306,10 @@ def test_media_are_shown_with_their_upright_sizes_and_tokens(packed_demo: Packed
             assert document.sample is not None
             files = samples[document.sample.sample_id]["images"]
             sizes = [ImageOps.exif_transpose(Image.open(packed_demo.corpus / name)).size for name in files]
-            assert [medium.size for medium in document.media] == [(height, width) for width, height in sizes]
+            assert [medium.shape for medium in document.media] == [(height, width) for width, height in sizes]
             shown = [span.text for span in document.spans if span.role == "media"]
             assert shown == [
-                f"<image {width}x{height}, {medium.num_visual_tokens} tokens>"
+                f"<image {width}x{height}, {medium.num_tokens} tokens>"
                 for (width, height), medium in zip(sizes, document.media, strict=True)
             ]
             seen += len(files)

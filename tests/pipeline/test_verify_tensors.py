@@ -20,7 +20,7 @@ from vlmprep.pipeline.verify.members import member_problems, owner_of
 from vlmprep.pipeline.verify.run import rows_of, rules_of
 from vlmprep.pipeline.verify.tensors import PackRules, tensor_problems
 from vlmprep.schema.packset import SEQUENCE_FIELDS
-from vlmprep.shardformat.packinfo import PackInfo
+from vlmprep.shardformat.packinfo import MediumInfo, PackInfo
 from vlmprep.shards.receipts import PackRecord
 
 Change: TypeAlias = "Callable[[Subject], object]"
@@ -68,7 +68,7 @@ def subject(packset: Path, suits: Callable[[PackInfo], bool]) -> Subject:
 @pytest.fixture
 def pack(packed_demo: PackedDemo) -> Subject:
     """Several documents, one of them with an image and one without."""
-    found = subject(packed_demo.packset, lambda info: len(info.samples) > len(info.images) > 0)
+    found = subject(packed_demo.packset, lambda info: len(info.samples) > info.num_media("image") > 0)
     assert found.problems() == []
     assert found.rules.patches_per_visual_token == 4
     return found
@@ -107,6 +107,16 @@ def say(**changes: Any) -> Change:
 
     def change(broken: Subject) -> None:
         broken.info = replace(broken.info, **changes)
+
+    return change
+
+
+def one_more(kind: str, rows: dict[str, int]) -> Change:
+    """Let key.json have one medium more in the first document."""
+    medium = MediumInfo(document=1, kind=kind, shape=(4, 10, 10), num_tokens=0, rows=rows)
+
+    def change(broken: Subject) -> None:
+        broken.info = replace(broken.info, media=(medium, *broken.info.media))
 
     return change
 
@@ -152,19 +162,21 @@ BROKEN: list[tuple[Change, str]] = [
     (edit("position_ids", lambda b: (slice(None), b.second), 7), "positions of document 2 start at [7, 7, 7]"),
     (edit("position_ids", lambda b: (1, b.second), 7), "positions of document 2 start at [0, 7, 0]"),
     (edit("position_ids", lambda b: (0, b.placeholder), -1), "is [-1, "),
-    (edit("mm_token_type_ids", lambda b: b.placeholder, 0), "image placeholders, image_grid_thw makes"),
-    (edit("mm_token_type_ids", lambda b: b.label, 2), "1 video placeholders, but no video by key.json"),
+    (edit("mm_token_type_ids", lambda b: b.placeholder, 0), "placeholders, its media by key.json fill"),
+    (edit("mm_token_type_ids", lambda b: b.label, 2), "placeholders, its media by key.json fill"),
     (edit("image_grid_thw", (0, 1), 2), "patches, image_grid_thw makes"),
     (edit("image_grid_thw", (0, 1), 0), "of at least 1"),
     (cast("image_grid_thw", "int32"), "image_grid_thw is int32"),
-    (drop("image_grid_thw"), "but no image_grid_thw"),
-    (drop("pixel_values"), "but no pixel_values"),
+    (drop("image_grid_thw"), "there is no image_grid_thw"),
+    (drop("pixel_values"), "there is no pixel_values"),
     (cast("pixel_values", "float32"), "pixel_values is float32"),
-    (lambda b: b.fields.update(pixel_values=b.fields["pixel_values"][:-1]), "patches, image_grid_thw makes"),
-    (say(images=()), "image placeholders, but no image by key.json"),
-    (say(images=()), "it holds image_grid_thw and pixel_values, but no image by key.json"),
-    (say(images=((10, 10), (20, 20))), "expected int64 [2, 3]"),
-    (say(videos=((4, 10, 10),)), "it has 1 videos by key.json, but no video_grid_thw"),
+    (lambda b: b.fields.update(pixel_values=b.fields["pixel_values"][:-1]), "rows, its media by key.json have"),
+    (say(media=()), "placeholders, its media by key.json fill 0"),
+    (say(media=()), "rows, its media by key.json have 0"),
+    (one_more("image", {"image_grid_thw": 1}), "rows, its media by key.json have"),
+    (one_more("video", {"video_grid_thw": 1}), "1 rows of video_grid_thw by key.json, but there is no video_grid_thw"),
+    (lambda b: b.fields.update(image_grid_thw=b.fields["image_grid_thw"][:, :2]), "expected int64 [media, 3]"),
+    (lambda b: b.fields.update(extra=np.zeros(3)), "extra has 3 rows, its media by key.json have 0"),
     *(
         (lambda b, name=name: setattr(b, "row", replace(b.row, **{name: 1000})), f"{name} is 1000 in the index")
         for name in ("num_tokens", "num_visual_tokens", "num_label_tokens", "num_samples", "num_images", "num_videos")
@@ -194,7 +206,7 @@ def test_positions_of_a_document_without_media_count_up(packed_text: PackedDemo)
         (edit("position_ids", (slice(None), -5), 3), "start at [3, 3, 3], expected 0"),
         (lambda b: say(fake=replace(b.info.fake, kind="elsewhere"))(b), "unknown kind 'elsewhere'"),
         (lambda b: say(fake=replace(b.info.fake, length=4))(b), "tokens by key.json, input_ids holds"),
-        (say(images=((56, 56),)), "it has a fake image beside 1 images"),
+        (one_more("image", {}), "it has a fake image beside 1 images"),
     ],
 )
 def test_a_broken_fake_image_is_told(fake: Subject, change: Change, expected: str) -> None:
@@ -204,7 +216,7 @@ def test_a_broken_fake_image_is_told(fake: Subject, change: Change, expected: st
 
 def test_a_fake_image_that_is_not_there_is_told(fake: Subject) -> None:
     length = fake.info.fake.length if fake.info.fake else 0
-    fake.info = replace(fake.info, fake=None)
+    fake.info = replace(fake.info, fake=None, media=())
     fake.fields = {name: fake.fields[name][..., :-length] for name in SEQUENCE_FIELDS}
     fake.row = replace(fake.row, num_tokens=fake.row.num_tokens - length, num_visual_tokens=0)
     assert fake.problems() == ["it holds neither media nor a fake image, though --fake-image pack was asked for"]
@@ -213,12 +225,22 @@ def test_a_fake_image_that_is_not_there_is_told(fake: Subject) -> None:
 
 
 def test_placeholders_of_one_image_in_two_documents_are_told(packed_demo: PackedDemo) -> None:
-    broken = subject(packed_demo.packset, lambda info: len(info.images) > 1 and len(info.samples) > 1)
+    broken = subject(packed_demo.packset, lambda info: info.num_media("image") > 1 and len(info.samples) > 1)
     assert broken.problems() == []
+    first, *others = broken.info.media
+    broken.info = replace(broken.info, media=(replace(first, document=first.document % 2 + 1), *others))
+    assert any("placeholders, its media by key.json fill" in problem for problem in broken.problems())
+
+
+def test_a_grid_of_other_patches_is_told(packed_demo: PackedDemo) -> None:
+    broken = subject(packed_demo.packset, lambda info: info.num_media("image") > 1)
     patches = broken.fields["image_grid_thw"].prod(axis=1)
     patches[:2] += 4, -4  # as many in all, but the first image takes a token of the second's
     broken.fields["image_grid_thw"] = np.array([[1, 2, count // 2] for count in patches])
-    assert any("lie in two documents" in problem for problem in broken.problems())
+    assert sum("patches, image_grid_thw makes" in problem for problem in broken.problems()) == 2
+    first, *others = broken.info.media
+    broken.info = replace(broken.info, media=(replace(first, num_tokens=first.num_tokens + 1), *others))
+    assert any("fill" in problem for problem in broken.problems())
 
 
 def tar_of(**attributes: Any) -> memoryview:

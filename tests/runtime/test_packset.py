@@ -55,7 +55,7 @@ def test_packs_are_read_as_an_outsider_wrote_them(compression: str, tmp_path: Pa
     assert len(packs) == 8
     for pack_id, content in enumerate(written):
         assert_same(packs[pack_id], content)
-    assert packs.info(3).images == ((480, 640),)
+    assert [medium.shape for medium in packs.info(3).media] == [(480, 640)]
     assert [sample.sample_id for sample in packs.info(3).samples] == ["3-0", "3-1"]
     assert packs.index.num_tokens.tolist() == [len(pack.fields["input_ids"]) for pack in written]
 

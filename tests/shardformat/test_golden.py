@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from vlmprep.shardformat.pack import encode_pack
-from vlmprep.shardformat.packinfo import PackInfo, SampleRef
+from vlmprep.shardformat.packinfo import MediumInfo, PackInfo, SampleRef
 
+MEDIUM = MediumInfo(document=1, kind="image", shape=(56, 56), num_tokens=1, rows={"pixel_values": 2})
 INFO = PackInfo(
-    pack_id=1, samples=(SampleRef(source="s", row=2, sample_id="i"),), document_lengths=(4,), images=((56, 56),)
+    pack_id=1, samples=(SampleRef(source="s", row=2, sample_id="i"),), document_lengths=(4,), media=(MEDIUM,)
 )
 FIELDS: dict[str, np.ndarray] = {
     "input_ids": np.arange(4, dtype=np.int32),

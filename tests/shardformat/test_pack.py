@@ -13,14 +13,18 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.shardformat.errors import BrokenPack
 from vlmprep.shardformat.members import COMPRESSIONS, Compression
 from vlmprep.shardformat.pack import check_digest, decode_info, decode_pack, encode_pack
-from vlmprep.shardformat.packinfo import FakeImage, PackInfo, SampleRef
+from vlmprep.shardformat.packinfo import FakeImage, MediumInfo, PackInfo, SampleRef
 
 INFO = PackInfo(
     pack_id=17,
     samples=(SampleRef(source="chat", row=3, sample_id="ä/3"), SampleRef(source="chat", row=9, sample_id="9")),
     document_lengths=(5, 3),
     fake=FakeImage(kind="pack", length=2, height=56, width=56),
-    images=((480, 640),),
+    media=(
+        MediumInfo(
+            document=1, kind="image", shape=(480, 640), num_tokens=2, rows={"image_grid_thw": 1, "pixel_values": 8}
+        ),
+    ),
 )
 WHERE: dict[str, Any] = {"shard": "set/shards/000001.tar", "pack_id": 17}
 
@@ -57,8 +61,8 @@ def test_a_pack_comes_back(compression: Compression) -> None:
     for name, array in fields().items():
         assert decoded[name].dtype == array.dtype
         np.testing.assert_array_equal(decoded[name], array)
-    assert (info.samples, info.document_lengths, info.fake, info.images) == (
-        (INFO.samples, INFO.document_lengths, INFO.fake, INFO.images)
+    assert (info.samples, info.document_lengths, info.fake, info.media) == (
+        (INFO.samples, INFO.document_lengths, INFO.fake, INFO.media)
     )
     assert info.members["pixel_values"].shape == (8, 3, 14, 14)
     assert decode_info(raw, **WHERE) == info

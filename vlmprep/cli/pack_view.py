@@ -91,9 +91,8 @@ def document_name(document: DocumentView) -> str:
 
 
 def medium_name(medium: MediumView) -> str:
-    """`image 640x480 (391)`: width, height, visual tokens."""
-    size = f" {medium.size[1]}x{medium.size[0]}" if medium.size else ""
-    return f"{medium.kind}{size} ({quantity(medium.num_visual_tokens)})"
+    """`image 640x480 (391)`: width, height, placeholder tokens."""
+    return f"{medium.name} ({quantity(medium.num_tokens)})"
 
 
 def document_text(spans: Sequence[Span]) -> Text:

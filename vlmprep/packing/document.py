@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.schema.conversation import Media, Sample
+from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.family import Encoded, Family
-from vlmprep.schema.media import Loader, MediaCount, MediaSize
+from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize
 from vlmprep.schema.packset import IGNORE_INDEX
 
-__all__ = ["Document", "HeaderReader", "build_document", "build_fake_document"]
+__all__ = ["Document", "HeaderReader", "Medium", "build_document", "build_fake_document"]
 
 
 class HeaderReader(Protocol):
@@ -26,6 +27,20 @@ class HeaderReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Medium:
+    """One medium of a document."""
+
+    kind: MediaKind
+    shape: tuple[int, ...]
+    """What the original's header says: an image's (height, width), a clip's (frames, height, width), a sound's
+    (samples, samples per second)."""
+    num_placeholders: int
+    """Tokens of the sequence that it fills."""
+    tensors: dict[str, NDArray[Any]]
+    """The model's inputs, as stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Document:
     """One document of a pack, S tokens after the shift."""
 
@@ -33,10 +48,8 @@ class Document:
     labels: NDArray[np.int32]  # [S]: the next token where the loss counts it, else -100
     position_ids: NDArray[np.int32]  # [S] or [3, S]
     mm_token_type_ids: NDArray[np.uint8]  # [S]
-    media: tuple[dict[str, NDArray[Any]], ...]
-    """The model's inputs of each medium, in order."""
-    sizes: tuple[MediaSize, ...]
-    """What the header of each original medium says; none of the fake image."""
+    media: tuple[Medium, ...]
+    """In the conversation's order."""
     num_visual_tokens: int
 
     def __len__(self) -> int:
@@ -69,14 +82,15 @@ def build_document(sample: Sample, *, family: Family, media: HeaderReader, num_t
             "changed-since-estimate",
             f"{num_tokens} tokens were counted, {encoded.num_tokens} are there now: media changed since `vlmprep estimate`",
         )
-    decoded = tuple(_checked_tensors(family, medium, count) for medium, count in zip(all_media, counts, strict=True))
-    return _document(encoded, decoded, counts, sizes, family)
+    tensors = [_checked_tensors(family, medium, count) for medium, count in zip(all_media, counts, strict=True)]
+    return _document(encoded, sizes, counts, tensors, family)
 
 
 def build_fake_document(family: Family) -> Document:
     """The white image that stands in a pack without media, as a document of its own without labels."""
     encoded, count, pixels = family.fake_image()
-    return _document(encoded, (family.tensors(pixels, count),), [count], (), family)
+    size = ImageSize(height=pixels.height, width=pixels.width, num_bytes=0)
+    return _document(encoded, (size,), [count], [family.tensors(pixels, count)], family)
 
 
 def _checked_tensors(family: Family, medium: Media, count: MediaCount) -> dict[str, NDArray[Any]]:
@@ -92,9 +106,9 @@ def _checked_tensors(family: Family, medium: Media, count: MediaCount) -> dict[s
 
 def _document(
     encoded: Encoded,
-    media: tuple[dict[str, NDArray[Any]], ...],
-    counts: list[MediaCount],
-    sizes: tuple[MediaSize, ...],
+    sizes: Sequence[MediaSize],
+    counts: Sequence[MediaCount],
+    media: Sequence[dict[str, NDArray[Any]]],
     family: Family,
 ) -> Document:
     tokens = encoded.expand()
@@ -111,7 +125,9 @@ def _document(
         labels=labels[1:],
         position_ids=positions[..., :-1],
         mm_token_type_ids=tokens.mm_token_type_ids[:-1],
-        media=media,
-        sizes=sizes,
+        media=tuple(
+            Medium(kind=size.kind, shape=size.shape, num_placeholders=count.num_placeholders, tensors=tensors)
+            for size, count, tensors in zip(sizes, counts, media, strict=True)
+        ),
         num_visual_tokens=sum(count.num_visual_tokens for count in counts),
     )

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.packing.document import Document
-from vlmprep.schema.media import MediaSize
+from vlmprep.packing.document import Document, Medium
 
 __all__ = ["Pack", "assemble_pack"]
 
@@ -25,8 +24,8 @@ class Pack:
     """Tokens of each real document."""
     fake_length: int
     """Tokens of the fake image's document; 0 without one."""
-    sizes: tuple[MediaSize, ...]
-    """What the header of each original medium says, in order."""
+    media: tuple[tuple[int, Medium], ...]
+    """Document number and medium, in order; 0 is the fake image's."""
     num_visual_tokens: int
     """The fake image's included."""
     num_label_tokens: int
@@ -58,14 +57,16 @@ def assemble_pack(documents: Sequence[Document], fake: Document | None = None) -
         "position_ids": np.concatenate([document.position_ids for document in laid], axis=-1),
         "mm_token_type_ids": np.concatenate([document.mm_token_type_ids for document in laid]),
     }
-    media = [tensors for document in laid for tensors in document.media]
-    for name in sorted({name for tensors in media for name in tensors}):
-        fields[name] = np.concatenate([tensors[name] for tensors in media if name in tensors])
+    media = tuple(
+        (number, medium) for number, document in zip(numbers.tolist(), laid, strict=True) for medium in document.media
+    )
+    for name in sorted({name for _, medium in media for name in medium.tensors}):
+        fields[name] = np.concatenate([medium.tensors[name] for _, medium in media if name in medium.tensors])
     return Pack(
         fields=fields,
         document_lengths=tuple(lengths[: len(documents)]),
         fake_length=len(fake) if fake else 0,
-        sizes=tuple(size for document in documents for size in document.sizes),
+        media=media,
         num_visual_tokens=sum(document.num_visual_tokens for document in laid),
         num_label_tokens=sum(document.num_label_tokens for document in documents),
     )

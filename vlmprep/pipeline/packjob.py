@@ -16,10 +16,9 @@ from vlmprep.packing.pack import Pack, assemble_pack
 from vlmprep.pipeline.estimate import row_reader
 from vlmprep.pipeline.settings import CountSettings, PackSettings
 from vlmprep.schema.errors import RefuseSample, StopRun
-from vlmprep.schema.media import AudioSize, ImageSize, VideoSize
 from vlmprep.schema.packset import shard_name
 from vlmprep.shardformat.pack import encode_pack
-from vlmprep.shardformat.packinfo import FakeImage, PackInfo, SampleRef
+from vlmprep.shardformat.packinfo import FakeImage, MediumInfo, PackInfo, SampleRef
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal, write_receipt
 from vlmprep.shards.writer import ShardWriter
 from vlmprep.sources.media import MediaReader, own_the_pixel_limit
@@ -123,8 +122,8 @@ class ShardMaker:
             num_visual_tokens=pack.num_visual_tokens,
             num_label_tokens=pack.num_label_tokens,
             num_samples=len(documents),
-            num_images=sum(isinstance(size, ImageSize) for size in pack.sizes),
-            num_videos=sum(isinstance(size, VideoSize) for size in pack.sizes),
+            num_images=info.num_media("image"),
+            num_videos=info.num_media("video"),
             cost=float(pack.num_visual_tokens),
         )
 
@@ -171,9 +170,14 @@ class ShardMaker:
             samples=tuple(references),
             document_lengths=pack.document_lengths,
             fake=fake,
-            images=tuple((size.height, size.width) for size in pack.sizes if isinstance(size, ImageSize)),
-            videos=tuple(
-                (size.num_frames, size.height, size.width) for size in pack.sizes if isinstance(size, VideoSize)
+            media=tuple(
+                MediumInfo(
+                    document=document,
+                    kind=medium.kind,
+                    shape=medium.shape,
+                    num_tokens=medium.num_placeholders,
+                    rows={name: len(tensor) for name, tensor in medium.tensors.items()},
+                )
+                for document, medium in pack.media
             ),
-            audios=tuple((size.num_samples, size.sampling_rate) for size in pack.sizes if isinstance(size, AudioSize)),
         )

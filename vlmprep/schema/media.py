@@ -27,6 +27,11 @@ class ImageSize:
     num_bytes: int
     """Size of the encoded file."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSize:
@@ -46,6 +51,11 @@ class VideoSize:
     audio: AudioSize | None = None
     """The first audio stream beside the pictures."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(frames, height, width)."""
+        return self.num_frames, self.height, self.width
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioSize:
@@ -58,6 +68,11 @@ class AudioSize:
     """Samples per second."""
     num_bytes: int
     """Size of the encoded file."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(samples, samples per second)."""
+        return self.num_samples, self.sampling_rate
 
 
 MediaSize: TypeAlias = ImageSize | VideoSize | AudioSize
@@ -82,3 +97,8 @@ class MediaCount:
     """Small media inputs that depend on the size alone, such as `image_grid_thw` [1, 3] int64."""
     num_alike: int = 1
     """Media of this kind in the sample, itself included: some processors cut an image only where it stands alone."""
+
+    @property
+    def num_placeholders(self) -> int:
+        """Tokens of its runs."""
+        return sum(self.run_lengths)

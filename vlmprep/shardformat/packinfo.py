@@ -1,6 +1,8 @@
 """key.json: what a pack says about itself.
 
-{"document_lengths": [812, 3207], "fake": null, "images": [[480, 640]], "videos": [], "audios": [],
+{"document_lengths": [812, 3207], "fake": null,
+ "media": [{"document": 1, "kind": "image", "num_tokens": 391, "rows": {"image_grid_thw": 1, "pixel_values": 1564},
+            "shape": [480, 640]}],
  "members": {"input_ids": {"dtype": "int32", "npy_bytes": 16204, "shape": [4019], "transform": null}, ...},
  "pack_id": 17, "samples": [{"row": 5, "sample_id": "a5", "source": "chat"}, ...]}
 """
@@ -12,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["FakeImage", "MemberInfo", "PackInfo", "SampleRef"]
+__all__ = ["FakeImage", "MediumInfo", "MemberInfo", "PackInfo", "SampleRef"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,22 @@ class FakeImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediumInfo:
+    """One medium of a pack, and which part of the pack's media fields is its own."""
+
+    document: int
+    """1..n; 0 is the fake image's."""
+    kind: str
+    """`image`, `video` or `audio`."""
+    shape: tuple[int, ...]
+    """Of the original: an image's (height, width), a clip's (frames, height, width), a sound's (samples, samples per second)."""
+    num_tokens: int
+    """Placeholders that it fills."""
+    rows: Mapping[str, int]
+    """By field: its entries along the first axis; they lie behind those of the media before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemberInfo:
     """What a field's member decodes to."""
 
@@ -63,18 +81,18 @@ class PackInfo:
     document_lengths: tuple[int, ...]
     """Tokens of each document after the shift, in order; without a fake image's document."""
     fake: FakeImage | None = None
-    images: tuple[tuple[int, int], ...] = ()
-    """(height, width) of each original image in pixels, in order; without a fake image."""
-    videos: tuple[tuple[int, int, int], ...] = ()
-    """(frames, height, width) of each original video, in order."""
-    audios: tuple[tuple[int, int], ...] = ()
-    """(samples, samples per second) of each original sound, in order; without those inside videos."""
+    media: tuple[MediumInfo, ...] = ()
+    """In document order, the fake image last."""
     members: Mapping[str, MemberInfo] = field(default_factory=dict)
     """By field."""
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.document_lengths):
             raise ValueError(f"{len(self.samples)} samples but {len(self.document_lengths)} document lengths")
+
+    def num_media(self, kind: str) -> int:
+        """How many media of one kind the samples have."""
+        return sum(medium.kind == kind and medium.document > 0 for medium in self.media)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""
@@ -94,9 +112,7 @@ class PackInfo:
                 samples=tuple(SampleRef(**sample) for sample in value["samples"]),
                 document_lengths=tuple(map(int, value["document_lengths"])),
                 fake=None if value["fake"] is None else FakeImage(**value["fake"]),
-                images=tuple((int(height), int(width)) for height, width in value["images"]),
-                videos=tuple((int(frames), int(height), int(width)) for frames, height, width in value["videos"]),
-                audios=tuple((int(samples), int(rate)) for samples, rate in value["audios"]),
+                media=tuple(map(_medium, value["media"])),
                 members={name: _member(member) for name, member in value["members"].items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -109,16 +125,19 @@ def _plain(info: PackInfo) -> dict[str, Any]:
         "samples": [_shallow(sample) for sample in info.samples],
         "document_lengths": info.document_lengths,
         "fake": None if info.fake is None else _shallow(info.fake),
-        "images": info.images,
-        "videos": info.videos,
-        "audios": info.audios,
+        "media": [_shallow(medium) for medium in info.media],
         "members": {name: _shallow(member) for name, member in info.members.items()},
     }
 
 
-def _shallow(value: SampleRef | FakeImage | MemberInfo) -> dict[str, Any]:
+def _shallow(value: SampleRef | FakeImage | MediumInfo | MemberInfo) -> dict[str, Any]:
     """A flat dataclass as a dictionary; dataclasses.asdict would copy every value deeply."""
     return {entry.name: getattr(value, entry.name) for entry in fields(value)}
+
+
+def _medium(value: dict[str, Any]) -> MediumInfo:
+    rows = {str(name): int(number) for name, number in value["rows"].items()}
+    return MediumInfo(**{**value, "shape": tuple(map(int, value["shape"])), "rows": rows})
 
 
 def _member(value: dict[str, Any]) -> MemberInfo:

@@ -26,9 +26,6 @@ __all__ = ["DocumentView", "MediumView", "PackView", "Span", "view_pack"]
 
 Role: TypeAlias = Literal["text", "control", "media", "ids"]
 
-KINDS = {1: "image", 2: "video", 3: "audio"}
-"""By mm_token_type_ids."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
@@ -46,13 +43,25 @@ class MediumView:
     """One medium of a document."""
 
     kind: str
-    size: tuple[int, int] | None
-    """(height, width) of the original in pixels; None where it cannot be told which of the pack's media this is."""
-    num_visual_tokens: int
+    shape: tuple[int, ...]
+    """Of the original, as in MediumInfo."""
+    num_tokens: int
+    """Placeholders that it fills."""
+
+    @property
+    def name(self) -> str:
+        """What it is, in words: `image 640x480`, `video 640x480 40 frames`, `audio 3.2 s`."""
+        match self.kind, self.shape:
+            case "image", (height, width):
+                return f"image {width}x{height}"
+            case "video", (frames, height, width):
+                return f"video {width}x{height} {frames} frames"
+            case "audio", (samples, rate) if rate:
+                return f"audio {samples / rate:.1f} s"
+        return self.kind
 
     def __str__(self) -> str:
-        size = f" {self.size[1]}x{self.size[0]}" if self.size else ""
-        return f"{self.kind}{size}, {self.num_visual_tokens} tokens"
+        return f"{self.name}, {self.num_tokens} tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,17 +177,16 @@ def documents_of(info: PackInfo, fields: dict[str, Array], decoder: Decoder | No
     ends = np.cumsum(lengths)
     documents = [_tokens(fields, slice(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
     runs = [_runs(tokens) for tokens in documents]
-    media = iter(_media_of(info, [run for own in runs for run in own if run.type]))
     for number, (tokens, own) in enumerate(zip(documents, runs, strict=True), start=1):
-        seen = [next(media) for run in own if run.type]
         is_fake = number > len(info.samples)
+        media = _media_of(info, 0 if is_fake else number)
         yield DocumentView(
             number=0 if is_fake else number,
             sample=None if is_fake else info.samples[number - 1],
             num_tokens=lengths[number - 1],
             num_label_tokens=int(np.count_nonzero(tokens.trained)),
-            media=tuple(seen),
-            spans=tuple(_spans(tokens, own, seen, decoder, "fake " if is_fake else "")),
+            media=media,
+            spans=tuple(_spans(tokens, own, media, decoder, "fake " if is_fake else "")),
         )
 
 
@@ -202,21 +210,34 @@ def _runs(tokens: Tokens) -> list[Run]:
     ]
 
 
-def _media_of(info: PackInfo, runs: Sequence[Run]) -> Iterator[MediumView]:
-    """The medium of every run of placeholders; without its size where runs and media do not pair off."""
-    fake = [(info.fake.height, info.fake.width)] if info.fake else []
-    sizes = {"image": [*info.images, *fake], "video": [video[1:] for video in info.videos]}
-    kinds = [KINDS.get(run.type, "media") for run in runs]
-    known = {kind: iter(found) for kind, found in sizes.items() if kinds.count(kind) == len(found)}
-    for kind, run in zip(kinds, runs, strict=True):
-        size = next(known[kind]) if kind in known else None
-        yield MediumView(kind=kind, size=size, num_visual_tokens=run.num_tokens)
+def _media_of(info: PackInfo, document: int) -> tuple[MediumView, ...]:
+    """The media of one document, 0 for the fake image's."""
+    return tuple(
+        MediumView(kind=medium.kind, shape=medium.shape, num_tokens=medium.num_tokens)
+        for medium in info.media
+        if medium.document == document
+    )
+
+
+def _labels(media: Sequence[MediumView], runs: Sequence[Run]) -> Iterator[str]:
+    """What to show for every run of placeholders: a medium where it begins, and dots where a run goes on with it."""
+    left = iter(media)
+    open_tokens = 0
+    for run in runs:
+        shown: list[str] = []
+        room = run.num_tokens
+        while room > open_tokens and (medium := next(left, None)) is not None:
+            room -= open_tokens
+            open_tokens = medium.num_tokens
+            shown.append(str(medium))
+        open_tokens -= min(room, open_tokens)
+        yield " ".join(shown) or f"... {run.num_tokens} tokens"
 
 
 def _spans(
     tokens: Tokens, runs: Sequence[Run], media: Sequence[MediumView], decoder: Decoder | None, prefix: str
 ) -> Iterator[Span]:
-    labels = (f"<{prefix}{medium}>" for medium in media)
+    labels = (f"<{prefix}{label}>" for label in _labels(media, [run for run in runs if run.type]))
     for run in runs:
         if run.type:
             yield Span(text=next(labels), role="media", trained=run.trained)

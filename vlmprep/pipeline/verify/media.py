@@ -1,34 +1,21 @@
-"""The invariants between a pack's placeholders, its grids and its pixels."""
+"""The invariants between what key.json says of a pack's media, its placeholders, its grids and its pixels."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmprep.schema.packset import SEQUENCE_FIELDS
 from vlmprep.shardformat.members import Array
-from vlmprep.shardformat.packinfo import PackInfo
+from vlmprep.shardformat.packinfo import MediumInfo, PackInfo
 
 __all__ = ["media_problems"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaKind:
-    """How one kind of media stands in a pack."""
-
-    name: str
-    type: int
-    """Of its placeholders, in mm_token_type_ids."""
-    grid: str
-    """Field with one row per medium: patches in time, height and width."""
-    pixels: str
-    """Field with one row per patch."""
-
-
-IMAGE = MediaKind(name="image", type=1, grid="image_grid_thw", pixels="pixel_values")
-VIDEO = MediaKind(name="video", type=2, grid="video_grid_thw", pixels="pixel_values_videos")
+GRIDS = {"image_grid_thw": "pixel_values", "video_grid_thw": "pixel_values_videos"}
+"""Fields with one row per medium, its patches in time, height and width, and the fields that hold these patches."""
 
 
 def media_problems(
@@ -45,63 +32,59 @@ def media_problems(
         fields: Its tensors; sequence fields have their right shapes.
         numbers: [S] document of each token.
         pixel_fields: Fields that hold uint8 pixels.
-        patches_per_token: Patches that make one visual token; None takes what this pack has.
+        patches_per_token: Patches that make one visual token, where every medium of the family has as many.
     """
-    expected = {IMAGE: len(info.images) + (info.fake is not None), VIDEO: len(info.videos)}
-    for kind, num_media in expected.items():
-        if num_media:
-            yield from kind_problems(kind, num_media, fields, numbers, pixel_fields, patches_per_token)
-            continue
-        if extra := [name for name in (kind.grid, kind.pixels) if name in fields]:
-            yield f"it holds {' and '.join(extra)}, but no {kind.name} by key.json"
-        if num_tokens := np.count_nonzero(fields["mm_token_type_ids"] == kind.type):
-            yield f"it has {num_tokens} {kind.name} placeholders, but no {kind.name} by key.json"
+    yield from placeholder_problems(info, fields["mm_token_type_ids"], numbers)
+    for name in sorted(pixel_fields & fields.keys()):
+        if (array := fields[name]).dtype.name != "uint8" or array.ndim != 4:
+            yield f"{name} is {array.dtype.name} {list(array.shape)}, expected uint8 [items, channels, height, width]"
+    if found := list(row_problems(info, fields)):
+        yield from found
+        return
+    for grid, pixels in GRIDS.items():
+        if grid in fields:
+            yield from grid_problems(info.media, fields[grid], grid, pixels, patches_per_token)
 
 
-def kind_problems(
-    kind: MediaKind,
-    num_media: int,
-    fields: Mapping[str, Array],
-    numbers: NDArray[np.int64],
-    pixel_fields: frozenset[str],
-    patches_per_token: int | None,
+def placeholder_problems(info: PackInfo, types: Array, numbers: NDArray[np.int64]) -> Iterator[str]:
+    """Documents with other placeholders than their media fill."""
+    expected: Counter[int] = Counter()
+    for medium in info.media:
+        expected[medium.document] += medium.num_tokens
+    documents, counts = np.unique(numbers[types != 0], return_counts=True)
+    found = dict(zip(documents.tolist(), counts.tolist(), strict=True))
+    for document in sorted(expected.keys() | found.keys()):
+        if expected[document] != found.get(document, 0):
+            name = f"document {document}" if document else "the fake image's document"
+            yield f"{name} has {found.get(document, 0)} placeholders, its media by key.json fill {expected[document]}"
+
+
+def row_problems(info: PackInfo, fields: Mapping[str, Array]) -> Iterator[str]:
+    """Media fields with other rows than the media own together."""
+    expected: Counter[str] = Counter()
+    for medium in info.media:
+        expected.update(medium.rows)
+    names = fields.keys() - set(SEQUENCE_FIELDS)
+    for name in sorted(names | expected.keys()):
+        if name not in fields:
+            yield f"its media have {expected[name]} rows of {name} by key.json, but there is no {name}"
+        elif len(fields[name]) != expected[name]:
+            yield f"{name} has {len(fields[name])} rows, its media by key.json have {expected[name]}"
+
+
+def grid_problems(
+    media: tuple[MediumInfo, ...], grids: Array, grid: str, pixels: str, patches_per_token: int | None
 ) -> Iterator[str]:
-    """The same for one kind of which there are some."""
-    if missing := [name for name in (kind.grid, kind.pixels) if name not in fields]:
-        yield f"it has {num_media} {kind.name}s by key.json, but no {' and no '.join(missing)}"
+    """Media whose grids make other patches or placeholders than they have."""
+    if grids.ndim != 2 or grids.shape[1] != 3 or grids.dtype.name != "int64" or grids.min(initial=1) < 1:
+        yield f"{grid} is {grids.dtype.name} {list(grids.shape)}, expected int64 [media, 3] of at least 1"
         return
-    grids, pixels = fields[kind.grid], fields[kind.pixels]
-    if grids.shape != (num_media, 3) or grids.dtype.name != "int64" or grids.min() < 1:
-        yield f"{kind.grid} is {grids.dtype.name} {list(grids.shape)}, expected int64 [{num_media}, 3] of at least 1"
-        return
-    patches = grids.prod(axis=1)  # [num_media]
-    if len(pixels) != patches.sum():
-        yield f"{kind.pixels} holds {len(pixels)} patches, {kind.grid} makes {patches.sum()}"
-    if kind.pixels in pixel_fields and (pixels.dtype.name != "uint8" or pixels.ndim != 4):
-        yield f"{kind.pixels} is {pixels.dtype.name} {list(pixels.shape)}, expected uint8 [patches, channels, height, width]"
-    places = np.flatnonzero(fields["mm_token_type_ids"] == kind.type)
-    yield from placeholder_problems(kind, patches, numbers[places], patches_per_token)
-
-
-def placeholder_problems(
-    kind: MediaKind, patches: NDArray[np.int64], documents: NDArray[np.int64], patches_per_token: int | None
-) -> Iterator[str]:
-    """Placeholders that do not fit the grids.
-
-    Args:
-        kind: Which media.
-        patches: [num_media] patches of each.
-        documents: [num_placeholders] the document of each placeholder, in order.
-        patches_per_token: Patches that make one visual token, if known.
-    """
-    per_token = patches_per_token or max(1, int(patches.sum()) // max(1, len(documents)))
-    if (patches % per_token).any() or len(documents) != patches.sum() // per_token:
-        yield (
-            f"it has {len(documents)} {kind.name} placeholders, {kind.grid} makes {patches.sum() / per_token:g} "
-            f"({patches.sum()} patches, {per_token} a token)"
-        )
-        return
-    ends = np.cumsum(patches // per_token)
-    torn = documents[ends - 1] != documents[ends - patches // per_token]
-    if torn.any():
-        yield f"the placeholders of {kind.name} {int(torn.argmax()) + 1} by {kind.grid} lie in two documents"
+    at = 0
+    for number, medium in enumerate(media, start=1):
+        rows = medium.rows.get(grid, 0)
+        patches = int(grids[at : at + rows].prod(axis=1).sum())
+        at += rows
+        if patches != medium.rows.get(pixels, 0):
+            yield f"medium {number} has {medium.rows.get(pixels, 0)} patches, {grid} makes {patches}"
+        elif rows and patches_per_token and patches != medium.num_tokens * patches_per_token:
+            yield f"medium {number} has {medium.num_tokens} placeholders, {grid} makes {patches / patches_per_token:g}"

@@ -106,13 +106,14 @@ def open_account(root: Path, manifest: Manifest, problems: list[Problem]) -> Acc
 
 def rules_of(manifest: Manifest) -> PackRules:
     """What the manifest says of every pack."""
+    is_qwen = manifest.family.startswith("qwen")
     merge_size = manifest.fingerprint.get("image_processor", {}).get("merge_size")
     return PackRules(
         pack_size=manifest.pack_size,
         position_axes=manifest.position_axes,
         needs_image=manifest.settings.get("fake_image") == "pack",
-        pixel_fields=frozenset(manifest.pixels),
-        patches_per_visual_token=merge_size**2 if isinstance(merge_size, int) and merge_size > 0 else None,
+        pixel_fields=frozenset(name for name, rule in manifest.pixels.items() if rule.arithmetic != "stored"),
+        patches_per_visual_token=merge_size**2 if is_qwen and isinstance(merge_size, int) and merge_size > 0 else None,
     )
 
 

@@ -35,9 +35,9 @@ class PackRules:
     needs_image: bool
     """A pack without media has a fake image."""
     pixel_fields: frozenset[str]
-    """Fields that hold uint8 pixels, for which the manifest has a rule."""
+    """Fields that hold uint8 pixels, by the manifest's rules."""
     patches_per_visual_token: int | None
-    """None where the fingerprint does not say."""
+    """None where a family's media differ in it, or the fingerprint does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,14 +162,14 @@ def position_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[s
 
 def fake_problems(info: PackInfo, rules: PackRules) -> Iterator[str]:
     """The fake image stands in packs without media, and only there."""
-    has_media = bool(info.images or info.videos or info.audios)
+    has_media = any(medium.document for medium in info.media)
     if info.fake is None:
         if rules.needs_image and not has_media:
             yield "it holds neither media nor a fake image, though --fake-image pack was asked for"
     elif info.fake.kind != "pack":
         yield f"key.json has a fake image of the unknown kind {info.fake.kind!r}"
     elif has_media:
-        yield f"it has a fake image beside {len(info.images)} images and {len(info.videos)} videos"
+        yield f"it has a fake image beside {info.num_media('image')} images and {info.num_media('video')} videos"
 
 
 def count_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord) -> Iterator[str]:
@@ -179,8 +179,8 @@ def count_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord)
         "num_visual_tokens": int(np.isin(fields["mm_token_type_ids"], (1, 2)).sum()),
         "num_label_tokens": int((fields["labels"] != IGNORE_INDEX).sum()),
         "num_samples": len(info.samples),
-        "num_images": len(info.images),
-        "num_videos": len(info.videos),
+        "num_images": info.num_media("image"),
+        "num_videos": info.num_media("video"),
     }
     for name, count in found.items():
         if count != getattr(row, name):
