@@ -314,7 +314,7 @@ def test_media_are_shown_with_their_upright_sizes_and_tokens(packed_demo: Packed
             ]
             seen += len(files)
         media = [medium for document in view.documents for medium in document.media]
-        assert sum(medium.num_visual_tokens for medium in media) == view.num_visual_tokens
+        assert sum(medium.num_tokens for medium in media) == view.num_visual_tokens
         assert sum(document.num_tokens for document in view.documents) == view.num_tokens
         assert sum(document.num_label_tokens for document in view.documents) == view.num_label_tokens > 0
     assert seen > 20
