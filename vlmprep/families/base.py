@@ -64,6 +64,7 @@ class BaseFamily(ABC):
         self.processor = processor
         self.loader: Loader = image_loader(processor.image_processor)
         self.pad_token_id = pad_token(processor.tokenizer)
+        self.fake_image_size: tuple[int, int] = (FAKE_IMAGE_SIDE, FAKE_IMAGE_SIDE)  # height, width
         self._control_tokens = control_pattern(processor)
         self._keep_control_text = keep_control_text
         self._turns = TurnFinder(processor, self._control_tokens)
@@ -169,13 +170,15 @@ class BaseFamily(ABC):
         ]
 
     def _collapsed(self, sample: Sample, counts: Sequence[MediaCount]) -> Collapsed:
+        return self._encoder.collapse(self._rendered(sample), counts, [medium.kind for medium in sample.media()])
+
+    def _rendered(self, sample: Sample) -> Rendered:
         if self._keep_control_text:
-            rendered = self._turns.render(sample)
-        else:
-            refuse_control_text(sample, self._control_tokens)
-            rendered = self._turns.render(sample)
-            refuse_joined_control_text(rendered.text, rendered.num_control_tokens, self._control_tokens)
-        return self._encoder.collapse(rendered, counts, [medium.kind for medium in sample.media()])
+            return self._turns.render(sample)
+        refuse_control_text(sample, self._control_tokens)
+        rendered = self._turns.render(sample)
+        refuse_joined_control_text(rendered.text, rendered.num_control_tokens, self._control_tokens)
+        return rendered
 
     def _labelled(self, collapsed: Collapsed, ids: NDArray[np.int32] | RefuseSample) -> Encoded:
         if isinstance(ids, RefuseSample):
@@ -198,19 +201,19 @@ class BaseFamily(ABC):
         return np.arange(len(tokens.input_ids), dtype=np.int32)
 
     def fake_image(self) -> tuple[Encoded, MediaCount, Any]:
-        """A white square in the template's image tokens and nothing else; see Family."""
-        side = FAKE_IMAGE_SIDE
+        """A white image in the template's image tokens and nothing else; see Family."""
+        height, width = self.fake_image_size
         literal = self._turns.image_literal()
         rendered = Rendered(text=literal, label_spans=(), num_control_tokens=0)
         try:
-            (count,) = self.measure([ImageSize(height=side, width=side, num_bytes=0)])
+            (count,) = self.measure([ImageSize(height=height, width=width, num_bytes=0)])
             collapsed = self._encoder.collapse(rendered, [count], ["image"])
             (ids,) = self._encoder.tokenize([collapsed.text])
             assert not isinstance(ids, RefuseSample), "a template is Unicode"
             encoded = self._encoder.encode(collapsed, ids)
         except RefuseSample as refusal:
             raise StopRun(f"the chat template writes {literal!r} for an image: {refusal.reason}") from refusal
-        return encoded, count, Image.new("RGB", (side, side), (255, 255, 255))
+        return encoded, count, Image.new("RGB", (width, height), (255, 255, 255))
 
     @abstractmethod
     def pixel_rules(self) -> dict[str, PixelRule]:

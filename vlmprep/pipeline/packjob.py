@@ -9,7 +9,6 @@ from typing import IO, Literal
 
 import xxhash
 
-from vlmprep.families.base import FAKE_IMAGE_SIDE
 from vlmprep.families.loading import load_family
 from vlmprep.packing.document import Document, build_document, build_fake_document
 from vlmprep.packing.pack import Pack, assemble_pack
@@ -164,7 +163,8 @@ class ShardMaker:
     def _info(self, pack_id: int, pack: Pack, references: list[SampleRef]) -> PackInfo:
         fake = None
         if pack.fake_length:
-            fake = FakeImage(kind="pack", length=pack.fake_length, height=FAKE_IMAGE_SIDE, width=FAKE_IMAGE_SIDE)
+            height, width = self._family.fake_image_size
+            fake = FakeImage(kind="pack", length=pack.fake_length, height=height, width=width)
         return PackInfo(
             pack_id=pack_id,
             samples=tuple(references),

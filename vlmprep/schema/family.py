@@ -78,6 +78,11 @@ class Family(Protocol):
         ...
 
     @property
+    def fake_image_size(self) -> tuple[int, int]:
+        """Height and width of the image that `fake_image` gives."""
+        ...
+
+    @property
     def pad_token_id(self) -> int:
         """What fills a batch behind the shorter packs."""
         ...
@@ -155,6 +160,8 @@ class FamilySettings:
     control_text: str = "refuse"
     """`refuse` or `keep` text that holds the model's own control tokens."""
     trust_remote_code: bool = False
+    thinking_prefix: bool = False
+    """Put Gemma 4's empty thinking channel in front of every answer."""
     model_config: str | None = None
     """Folder, file or hub name of the model's config; None: the processor's sibling, else the family's defaults."""
     options: tuple[tuple[str, Any], ...] = ()
