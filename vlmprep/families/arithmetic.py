@@ -52,7 +52,8 @@ def arithmetic_rule(part: Any, loader: Loader, **shape: Any) -> PixelRule:
         shape: What the rule says beside the numbers.
     """
     rescale = float(part.rescale_factor)
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     if part.do_normalize:
         mean, std = tuple(map(float, part.image_mean)), tuple(map(float, part.image_std))
     elif loader == "torchvision":

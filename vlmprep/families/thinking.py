@@ -10,6 +10,7 @@ have none. Conversations that lack it train the model on answers where it expect
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -27,7 +28,7 @@ OPEN_TURN = re.compile(f"{re.escape(MODEL_TURN)}(?!{re.escape(THINKING_PREFIX)})
 
 
 def with_thinking_prefix(rendered: Rendered) -> Rendered:
-    """Insert the prefix behind every `<|turn>model\\n` that has none; spans that are learned leave it out.
+    r"""Insert the prefix behind every `<|turn>model\n` that has none; spans that are learned leave it out.
 
     The channel's brackets are added tokens, so inserting the text is inserting its tokens.
     """
@@ -45,7 +46,7 @@ def around(span: tuple[int, int], places: list[int]) -> list[tuple[int, int]]:
     start, end = span
     cuts = [start, *(place for place in places if start < place < end), end]
     parts = []
-    for left, right in zip(cuts, cuts[1:], strict=False):
+    for left, right in itertools.pairwise(cuts):
         gained = len(THINKING_PREFIX) * sum(place <= left for place in places)
         parts.append((left + gained, right + gained))
     return parts
