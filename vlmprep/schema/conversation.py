@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-__all__ = ["Media", "MediaKind", "Message", "Part", "Sample", "Text"]
+__all__ = ["Media", "MediaKind", "Message", "Part", "Sample", "Text", "ToolCall"]
 
 MediaKind: TypeAlias = Literal["image", "video", "audio"]
 
@@ -45,6 +46,17 @@ Part: TypeAlias = Text | Media
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A function that an assistant asks to be called."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    """A JSON object."""
+    call_id: str | None = None
+    """By which the tool's reply names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One turn."""
 
@@ -53,6 +65,14 @@ class Message:
     parts: tuple[Part, ...]
     learn: bool = True
     """False: an assistant turn that opted out of the loss. Other roles are never learned."""
+    reasoning: str | None = None
+    """What an assistant thought before it spoke, where the row gives it apart from the content."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What an assistant calls, behind what it says."""
+    name: str | None = None
+    """Who speaks: a tool's name, or one of several users."""
+    call_id: str | None = None
+    """The call that a tool replies to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +84,8 @@ class Sample:
     """0-based row number in the source."""
     sample_id: str
     messages: tuple[Message, ...] = field(repr=False)
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """Definitions of the functions that may be called, each a JSON schema as chat templates take them."""
 
     def media(self, kind: MediaKind | None = None) -> list[Media]:
         """All media in the order the conversation names them, of one kind or of all."""
