@@ -21,9 +21,10 @@ __all__ = ["MODEL_TURN", "THINKING_PREFIX", "require_thinking_tokens", "with_thi
 
 MODEL_TURN = "<|turn>model\n"
 THINKING_PREFIX = "<|channel>thought\n<channel|>"
-CONTROL_TOKENS = ("<|turn>", "<|channel>", "<channel|>")
+CHANNEL = "<|channel>"
+CONTROL_TOKENS = ("<|turn>", CHANNEL, "<channel|>")
 
-OPEN_TURN = re.compile(f"{re.escape(MODEL_TURN)}(?!{re.escape(THINKING_PREFIX)})")
+OPEN_TURN = re.compile(f"{re.escape(MODEL_TURN)}(?!{re.escape(CHANNEL)})")
 """A turn of the model that has no channel yet."""
 
 
