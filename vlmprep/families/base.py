@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlmprep.families.clips import load_clip, refuse_large_clip
 from vlmprep.families.control import control_pattern, refuse_control_text, refuse_joined_control_text
 from vlmprep.families.encoding import Collapsed, PlaceholderEncoder
 from vlmprep.families.images import image_loader, load_image
+from vlmprep.families.sounds import load_sound, sampling_rate_of
 from vlmprep.families.turns import Rendered, TurnFinder
 from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
-from vlmprep.schema.family import Encoded, Tokens
+from vlmprep.schema.family import DEFAULT_MAX_CLIP_BYTES, Encoded, Tokens
 from vlmprep.schema.media import AudioSize, ImageSize, Loader, MediaCount, MediaSize, VideoSize
 from vlmprep.schema.pixels import PixelRule
 
@@ -59,6 +61,8 @@ class BaseFamily(ABC):
     name: ClassVar[str]
     kinds: ClassVar[frozenset[str]]
     position_axes: ClassVar[int]
+    max_clip_bytes: int = DEFAULT_MAX_CLIP_BYTES
+    """Clips whose sampled frames take more, decoded, are refused."""
 
     def __init__(self, processor: Any, *, keep_control_text: bool = False) -> None:
         self.processor = processor
@@ -113,6 +117,7 @@ class BaseFamily(ABC):
             num_bytes=0,
             audio=sound,
         )
+        refuse_large_clip(self.processor.video_processor, size, self.max_clip_bytes)
         return self._count("video", self._video_inputs(size, num_alike), num_alike)
 
     def _measure_audio(self, num_samples: int, sampling_rate: int, num_alike: int) -> MediaCount:
@@ -190,6 +195,10 @@ class BaseFamily(ABC):
 
     def load(self, medium: Media) -> Any:
         """Decode a medium with the processor's own loader; see Family."""
+        if medium.kind == "video":
+            return load_clip(self.processor.video_processor, medium)
+        if medium.kind == "audio":
+            return load_sound(medium, sampling_rate_of(self.processor))
         return load_image(self.processor.image_processor, medium)
 
     @abstractmethod

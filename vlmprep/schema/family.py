@@ -14,7 +14,10 @@ from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import Loader, MediaCount, MediaSize
 from vlmprep.schema.pixels import PixelRule
 
-__all__ = ["Encoded", "Family", "FamilySettings", "Tokens"]
+__all__ = ["DEFAULT_MAX_CLIP_BYTES", "Encoded", "Family", "FamilySettings", "Tokens"]
+
+DEFAULT_MAX_CLIP_BYTES = 2 << 30
+"""Of frames in RGB, as many as the processor samples: 776 frames of 1280 x 720."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -164,5 +167,7 @@ class FamilySettings:
     """Put Gemma 4's empty thinking channel in front of every answer."""
     model_config: str | None = None
     """Folder, file or hub name of the model's config; None: the processor's sibling, else the family's defaults."""
+    max_clip_bytes: int = DEFAULT_MAX_CLIP_BYTES
+    """Clips whose sampled frames take more, decoded, are refused."""
     options: tuple[tuple[str, Any], ...] = ()
     """Keyword arguments of the processor's from_pretrained, such as ("max_pixels", 1003520)."""

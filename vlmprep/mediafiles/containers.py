@@ -1,0 +1,65 @@
+"""Containers of pictures and sound, opened by FFmpeg so that they open nothing else.
+
+A playlist, a concat list or a session description is a "video" that names other files. Only demuxers that read one file
+are let in, and whatever a demuxer wants to open beside it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from vlmprep.schema.errors import RefuseSample
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+__all__ = ["FORMATS", "opened_container"]
+
+FORMATS = ("mov", "matroska", "avi", "flv", "mpegts", "mpeg", "asf", "ogg", "gif")
+"""FFmpeg's demuxers that are let in; mov reads mp4 too, matroska webm, asf wmv."""
+BUFFER_BYTES = 1 << 18
+"""Read at a time."""
+
+
+@contextmanager
+def opened_container(file: IO[bytes], name: str, max_pixels: int | None = None) -> Iterator[InputContainer]:
+    """Open a container.
+
+    Args:
+        file: The encoded file, seekable; it stays open.
+        name: What a person calls it.
+        max_pixels: Decoders make no larger frame, whatever the header says.
+
+    Raises:
+        RefuseSample: It is none that is read, or broken; also where the block raises an error of FFmpeg.
+    """
+    import av  # slow to import, and only clips need it
+
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    limits = {} if max_pixels is None else {"max_pixels": str(max_pixels)}
+    try:
+        container = av.open(
+            file,
+            "r",
+            container_options=options,
+            options=limits,
+            metadata_errors="ignore",
+            buffer_size=BUFFER_BYTES,
+            io_open=open_nothing,
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise RefuseSample(
+            "not-a-video", f"{name} is no video that can be read (mp4, mov, mkv, webm, avi and a few more): {error}"
+        ) from error
+    try:
+        with container:
+            yield container
+    except (av.error.FFmpegError, EOFError) as error:
+        raise RefuseSample("undecodable-media", f"{name} does not decode: {error}") from error
+
+
+def open_nothing(url: str, flags: int, options: Any) -> NoReturn:
+    """What FFmpeg calls to open a file beside the one it was given."""
+    raise PermissionError(f"it names another file: {url}")
