@@ -84,7 +84,7 @@ def _pack(meta: Path, processor: Path, packset: Path, workers: int) -> None:
             out=packset,
             plan=None,
             max_refused=MAX_REFUSED,
-            engine=o.make_engine(o.EngineName.LOCAL, workers),
+            engine=o.EngineOptions(workers=workers).make(),
             progress=progress,
         )
 

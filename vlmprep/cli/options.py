@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from vlmprep.cli.config import use_config
 from vlmprep.engines.local import LocalEngine
-from vlmprep.pipeline.settings import MAX_PACK_SIZE, CountSettings
+from vlmprep.pipeline.settings import MAX_PACK_SIZE, CountSettings, PackSettings, PlanSettings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.family import FamilySettings
 from vlmprep.sources.media import DEFAULT_MAX_IMAGE_PIXELS
@@ -29,8 +30,10 @@ __all__ = [
     "Config",
     "ControlText",
     "ControlTextOption",
+    "CountOptions",
     "EngineName",
     "EngineOption",
+    "EngineOptions",
     "FakeImage",
     "FakeImageOption",
     "ImageBackend",
@@ -39,7 +42,9 @@ __all__ = [
     "MaxImagePixels",
     "MaxRefused",
     "ModelConfig",
+    "OutputOptions",
     "PackSize",
+    "PlanOptions",
     "Processor",
     "Quiet",
     "Revision",
@@ -47,9 +52,8 @@ __all__ = [
     "ShardBytes",
     "TrustRemoteCode",
     "Workers",
+    "WriteOptions",
     "asked",
-    "count_settings",
-    "make_engine",
 ]
 
 
@@ -153,42 +157,97 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables.")]
 
 
-def count_settings(
-    processor: str,
-    *,
-    revision: str | None,
-    model_config: str | None,
-    image_backend: ImageBackend | None,
-    control_text: ControlText,
-    trust_remote_code: bool,
-    max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS,
-    allow_outside_media: bool = False,
-    allow_remote_media: bool = False,
-) -> CountSettings:
-    """The options of counting as its settings."""
-    family = FamilySettings(
-        processor=processor,
-        revision=revision,
-        model_config=model_config,
-        image_backend=image_backend.value if image_backend else None,
-        control_text=control_text.value,
-        trust_remote_code=trust_remote_code,
-    )
-    return CountSettings(
-        family=family,
-        max_image_pixels=max_image_pixels,
-        allow_outside_media=allow_outside_media,
-        allow_remote_media=allow_remote_media,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountOptions:
+    """What counting depends on, beside sources and processor."""
+
+    panel: ClassVar[str] = "Counting"
+    revision: Revision = None
+    model_config: ModelConfig = None
+    image_backend: ImageBackendOption = None
+    control_text: ControlTextOption = ControlText.REFUSE
+    trust_remote_code: TrustRemoteCode = False
+    max_image_pixels: MaxImagePixels = DEFAULT_MAX_IMAGE_PIXELS
+    allow_outside_media: AllowOutsideMedia = False
+    allow_remote_media: AllowRemoteMedia = False
+
+    def settings(self, processor: str) -> CountSettings:
+        """As settings of a stage."""
+        return CountSettings(
+            family=FamilySettings(
+                processor=processor,
+                revision=self.revision,
+                model_config=self.model_config,
+                image_backend=self.image_backend.value if self.image_backend else None,
+                control_text=self.control_text.value,
+                trust_remote_code=self.trust_remote_code,
+            ),
+            max_image_pixels=self.max_image_pixels,
+            allow_outside_media=self.allow_outside_media,
+            allow_remote_media=self.allow_remote_media,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What a plan depends on, beside the ledger."""
+
+    panel: ClassVar[str] = "Planning"
+    pack_size: PackSize = 8192
+    balance: BalanceOption = Balance.VT
+    fake_image: FakeImageOption = FakeImage.PACK
+    seed: Seed = 0
+
+    def settings(self) -> PlanSettings:
+        """As settings of a stage."""
+        return PlanSettings(
+            pack_size=self.pack_size, balance=self.balance.value, fake_image=self.fake_image.value, seed=self.seed
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """What shards depend on, beside the plan."""
+
+    panel: ClassVar[str] = "Writing"
+    compression: CompressionOption = Compression.ZSTD
+    shard_bytes: ShardBytes = 1 << 30
+
+    def settings(self) -> PackSettings:
+        """As settings of a stage."""
+        return PackSettings(compression=self.compression.value, shard_bytes=self.shard_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What runs the work."""
+
+    panel: ClassVar[str] = "Running"
+    workers: Workers = DEFAULT_WORKERS
+    engine: EngineOption = EngineName.LOCAL
+
+    def make(self) -> Engine:
+        """The engine."""
+        assert self.engine is EngineName.LOCAL, "the only engine so far"
+        return LocalEngine(self.workers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """What is printed, and where options come from."""
+
+    panel: ClassVar[str] = "Output"
+    json: Json = False
+    quiet: Quiet = False
+    config: Config = None
+
+    @property
+    def silent(self) -> bool:
+        """No progress bars."""
+        return self.quiet or self.json
 
 
 def asked(context: typer.Context, names: Sequence[str]) -> list[str]:
     """Which of some parameters a command line or a config file gave."""
     sources = {name: context.get_parameter_source(name) for name in names}
     return [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-
-
-def make_engine(name: EngineName, workers: int) -> Engine:
-    """The engine that `--engine` and `--workers` ask for."""
-    assert name is EngineName.LOCAL, "the only engine so far"
-    return LocalEngine(workers)

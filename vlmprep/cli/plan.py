@@ -10,34 +10,29 @@ import typer
 from vlmprep.cli import options as o
 from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, results
+from vlmprep.cli.grouping import grouped
 from vlmprep.cli.tables import plan_tables
 
 __all__ = ["plan"]
 
 
 @app.command(no_args_is_help=True)
+@grouped
 def plan(
     ledger: Annotated[Path, typer.Argument(help="A ledger made by `vlmprep estimate`.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the plan.", show_default=False)],
-    pack_size: o.PackSize = 8192,
-    balance: o.BalanceOption = o.Balance.VT,
-    fake_image: o.FakeImageOption = o.FakeImage.PACK,
+    planning: o.PlanOptions,
+    output: o.OutputOptions,
     max_refused: o.MaxRefused = 0.01,
-    seed: o.Seed = 0,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    config: o.Config = None,
 ) -> None:
     """Write a plan: which samples make which pack; prints fill, balance and what it cost."""
     from vlmprep.counting.ledger import open_ledger
     from vlmprep.pipeline.plan import check_refusal_budget, make_plan
-    from vlmprep.pipeline.settings import PlanSettings
 
-    settings = PlanSettings(pack_size=pack_size, balance=balance.value, fake_image=fake_image.value, seed=seed)
     opened = open_ledger(ledger)
-    made = make_plan(opened, settings, out)
+    made = make_plan(opened, planning.settings(), out)
     check_refusal_budget(opened, made, max_refused)
-    if json:
+    if output.json:
         emit_json({"plan": str(out), **made.summary})
-    elif not quiet:
+    elif not output.quiet:
         results.print(*plan_tables(made.summary, made.refused.num_rows), sep="\n")

@@ -14,6 +14,7 @@ from rich.table import Table
 from vlmprep.cli import options as o
 from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, progress_bars, results
+from vlmprep.cli.grouping import grouped
 from vlmprep.cli.tables import quantity, titled, visible
 from vlmprep.schema.errors import StopRun
 
@@ -24,23 +25,21 @@ __all__ = ["verify"]
 
 
 @app.command(no_args_is_help=True)
+@grouped
 def verify(
     packset: Annotated[Path, typer.Argument(help="A finished pack set.", show_default=False)],
+    engine: o.EngineOptions,
+    output: o.OutputOptions,
     show: Annotated[int, typer.Option("--show", metavar="N", help="Problems to show; --json lists all.", min=1)] = 20,
-    workers: o.Workers = o.DEFAULT_WORKERS,
-    engine: o.EngineOption = o.EngineName.LOCAL,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    config: o.Config = None,
 ) -> None:
     """Check every digest, the structure and all invariants of a pack set; exit 1 if anything is wrong."""
     from vlmprep.pipeline import verify as stage
 
-    with progress_bars(quiet=quiet or json) as progress:
-        found = stage.verify(packset, o.make_engine(engine, workers), progress)
-    if json:
+    with progress_bars(quiet=output.silent) as progress:
+        found = stage.verify(packset, engine.make(), progress)
+    if output.json:
         emit_json({"ok": not found.problems, **asdict(found)})
-    elif not quiet:
+    elif not output.quiet:
         results.print(problem_table(found.problems, show) if found.problems else all_well(found), highlight=False)
     if found.problems:
         raise StopRun(
