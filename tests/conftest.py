@@ -42,7 +42,7 @@ def processor_dir(tmp_path_factory: pytest.TempPathFactory) -> ProcessorDir:
 class FamilyProcessorDir(Protocol):
     """Gives the folder of a saved small processor of any family; the same arguments give the same folder."""
 
-    def __call__(self, name: FamilyName, *, marked: bool = False) -> Path: ...
+    def __call__(self, name: FamilyName, *, marked: bool = False, small_tiles: bool = False) -> Path: ...
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +51,9 @@ def family_processor_dir(tmp_path_factory: pytest.TempPathFactory) -> FamilyProc
     from tests.families.processors import build_processor
 
     @cache
-    def save(name: FamilyName, *, marked: bool = False) -> Path:
+    def save(name: FamilyName, *, marked: bool = False, small_tiles: bool = False) -> Path:
         path = tmp_path_factory.mktemp(f"{name}-{'marked' if marked else 'plain'}-")
-        build_processor(name, marked=marked).save_pretrained(path)
+        build_processor(name, marked=marked, small_tiles=small_tiles).save_pretrained(path)
         return path
 
     return save

@@ -1,0 +1,21 @@
+"""Step 3.7 against its own processor."""
+
+from __future__ import annotations
+
+from tests.conftest import FamilyProcessorDir
+from tests.families.tiled import EDGE_SIZES, check_images, check_joint_media, make_tiled, random_sizes
+
+
+def test_images_are_the_processors_own(family_processor_dir: FamilyProcessorDir) -> None:
+    family = make_tiled(family_processor_dir, "step3p7")
+    check_images(family, [*EDGE_SIZES, *random_sizes(60)])
+
+
+def test_images_of_the_published_size(family_processor_dir: FamilyProcessorDir) -> None:
+    family = make_tiled(family_processor_dir, "step3p7", small_tiles=False)
+    check_images(family, [*random_sizes(2, seed=1, most=1500), (1, 2000)])
+
+
+def test_tiles_of_several_samples_lie_behind_each_other(family_processor_dir: FamilyProcessorDir) -> None:
+    family = make_tiled(family_processor_dir, "step3p7")
+    check_joint_media(family, [[(56, 56)], [(300, 100), (20, 30)], [(80, 400)]])
