@@ -1,0 +1,190 @@
+"""An example's conversation: its texts, its media, and what the chat template sees of them.
+
+example = {"conversation": [{"role": "user", "content": [{"type": "image", "image": PIL.Image or path},
+                                                         {"type": "text", "text": "..."}]},
+                            {"role": "assistant", "content": "..."}]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args
+
+from PIL import Image
+
+from vlmprep.schema.conversation import Media, MediaKind, Message, Part, Sample, Text
+from vlmprep.schema.errors import RefuseSample
+
+__all__ = [
+    "Conversation",
+    "Medium",
+    "assistant_text",
+    "count_media",
+    "ensure_rgb",
+    "extract_media",
+    "for_template",
+    "media_of",
+    "sample_of",
+]
+
+Conversation: TypeAlias = Sequence[Mapping[str, Any]]
+"""Messages, each with a role and a content: a text, or a list of items."""
+
+KINDS: tuple[MediaKind, ...] = get_args(MediaKind)
+VALUE_KEYS = {kind: (kind, f"{kind}_url", "url", "path", "base64") for kind in KINDS}
+"""Where an item may hold its medium, first come, first served."""
+UNREAD_OPTIONS = {
+    "nframes",
+    "min_frames",
+    "max_frames",
+    "video_start",
+    "video_end",
+    "resized_height",
+    "resized_width",
+} | {
+    "min_pixels",
+    "max_pixels",
+    "total_pixels",
+}
+"""Switches of single items that other loaders know; the processor's own settings hold for all items here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Medium:
+    """One image, clip or sound of a conversation."""
+
+    kind: MediaKind
+    value: Any
+    """As the example holds it: PIL image, path, frames, array."""
+    item: Mapping[str, Any]
+    """The item of the message that holds it."""
+
+
+def media_of(conversation: Conversation) -> list[Medium]:
+    """All media of a conversation, in order.
+
+    Raises:
+        RefuseSample: An item of a medium's type holds none, or asks for settings of its own.
+    """
+    return [
+        _medium(kind, item)
+        for message in conversation
+        for item in items_of(message)
+        if (kind := kind_of(item)) is not None
+    ]
+
+
+def items_of(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The items of a message's content; a text of its own is one."""
+    content = message.get("content")
+    if isinstance(content, str):
+        yield {"type": "text", "text": content}
+        return
+    for item in content or ():
+        yield {"type": "text", "text": item} if isinstance(item, str) else item
+
+
+def kind_of(item: Mapping[str, Any]) -> MediaKind | None:
+    """The kind of medium that an item is, by its type or, where it has none, by its key; None for text."""
+    name = str(item.get("type", "")).removesuffix("_url")
+    found = [kind for kind in KINDS if kind == name] or [kind for kind in KINDS if not name and kind in item]
+    return found[0] if found else None
+
+
+def _medium(kind: MediaKind, item: Mapping[str, Any]) -> Medium:
+    value = next((item[key] for key in VALUE_KEYS[kind] if item.get(key) is not None), None)
+    if value is None:
+        raise RefuseSample("missing-media", f"an item of type {kind} holds none: its keys are {', '.join(item)}")
+    if isinstance(value, Mapping) and "url" in value:
+        value = value["url"]
+    if unread := sorted(UNREAD_OPTIONS & item.keys()):
+        raise RefuseSample(
+            "media-options",
+            f"{unread[0]} of a single {kind} is not read; set it on the processor, where it holds for all",
+        )
+    return Medium(kind=kind, value=value, item=item)
+
+
+def extract_media(conversations: Sequence[Conversation]) -> tuple[list[Any] | None, list[Any] | None]:
+    """All images and all videos of several conversations, as they stand there.
+
+    Returns:
+        (images or None, videos or None).
+    """
+    media = [medium for conversation in conversations for medium in media_of(conversation)]
+    images, videos = ([medium.value for medium in media if medium.kind == kind] for kind in ("image", "video"))
+    return images or None, videos or None
+
+
+def count_media(conversations: Sequence[Conversation]) -> tuple[list[int], list[int]]:
+    """How many images and how many videos each conversation has."""
+    kinds = [
+        [kind_of(item) for message in conversation for item in items_of(message)] for conversation in conversations
+    ]
+    return [found.count("image") for found in kinds], [found.count("video") for found in kinds]
+
+
+def ensure_rgb(conversations: Sequence[Conversation]) -> list[list[dict[str, Any]]]:
+    """The same conversations with every PIL image in RGB, frames of clips included, by PIL's own conversion.
+
+    The conversations that came in are left as they are: they may be a data set's own.
+    """
+    return [[_message_in_rgb(message) for message in conversation] for conversation in conversations]
+
+
+def _message_in_rgb(message: Mapping[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return dict(message)
+    return {**message, "content": [_item_in_rgb(item) if isinstance(item, Mapping) else item for item in content]}
+
+
+def _item_in_rgb(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _in_rgb(value) for key, value in item.items()}
+
+
+def _in_rgb(value: Any) -> Any:
+    if isinstance(value, Image.Image):
+        return value.convert("RGB")
+    if isinstance(value, list) and any(isinstance(frame, Image.Image) for frame in value):
+        return [_in_rgb(frame) for frame in value]
+    return value
+
+
+def assistant_text(message: Mapping[str, Any]) -> str:
+    """What a message says: its content, or all texts of its items on end."""
+    return "".join(str(item.get("text", "")) for item in items_of(message) if kind_of(item) is None)
+
+
+def for_template(conversation: Conversation) -> list[dict[str, Any]]:
+    """A conversation as chat templates read it: media as bare types, everything else as it stands."""
+    return [
+        message
+        if isinstance(message.get("content"), str) or message.get("content") is None
+        else {**message, "content": [_bare(item) for item in items_of(message)]}
+        for message in map(dict, conversation)
+    ]
+
+
+def _bare(item: Mapping[str, Any]) -> dict[str, Any]:
+    kind = kind_of(item)
+    return {"type": "text", **item} if kind is None else {"type": kind}
+
+
+def sample_of(conversation: Conversation, row: int) -> Sample:
+    """A conversation as vlmprep's families read it; its media are places, not files.
+
+    Args:
+        conversation: The messages.
+        row: Its place in the batch.
+    """
+    messages = tuple(
+        Message(role=str(message.get("role")), parts=tuple(map(_part, items_of(message)))) for message in conversation
+    )
+    return Sample(source="batch", row=row, sample_id=str(row), messages=messages)
+
+
+def _part(item: Mapping[str, Any]) -> Part:
+    kind = kind_of(item)
+    return Text(text=str(item.get("text", ""))) if kind is None else Media(kind=kind, content=b"")
