@@ -5,7 +5,8 @@ packset.py   `open`: packs by number, digests checked
 order.py     which packs a step consumes
 loader.py    `Loader`: one rank's batches, with resume
 steps.py     one rank's share of a step: read, collated, finished
-collate.py   packs to one batch, with masks.py
+collate.py   packs to one batch, with masks.py, places.py and rows.py
+forms.py     what a family's forward takes; offers.py: what no collate can give it
 pixels.py    stored uint8 to the processor's floats
 """
 

@@ -1,37 +1,59 @@
 """Packs to one batch, in the forms that models take.
 
-`neat`  the layout of NeMo Automodel's `neat_packed_vlm_collater`: rows padded to one length, documents kept apart by
-        the attention mask
-`hf`    what transformers' own models take for packed input without patching: no mask at all, documents kept apart by
-        positions that restart
+`neat`       the layout of NeMo Automodel's `neat_packed_vlm_collater`: rows padded to one length, documents kept apart by the
+             attention mask
+`hf`         what transformers' own models take for packed input without patching: no mask where none is needed, documents
+             kept apart by positions that restart
+`documents`  every document a row of its own, padded: right under every backend and for every kind of layer
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from vlmprep.runtime.masks import additive, block_causal, positions_within
-from vlmprep.runtime.pixels import concatenate
-from vlmprep.schema.packset import IGNORE_INDEX, SEQUENCE_FIELDS
-from vlmprep.shardformat.members import PIXEL_FIELDS
+from vlmprep.runtime.forms import SLIDING, ModelForm
+from vlmprep.runtime.masks import additive, block_causal, image_runs
+from vlmprep.runtime.offers import BACKENDS, check_hf, check_neat, check_together
+from vlmprep.runtime.places import going_on, hidden_tokens, restarting, sequence_borders
+from vlmprep.runtime.rows import (
+    Pack,
+    joined_media,
+    labels_as_rows,
+    media_counts,
+    row_length,
+    rows_of,
+    split_documents,
+)
 
-__all__ = ["BACKENDS", "Collate", "Pack", "attention_mask_for", "check_rows", "hf", "neat"]
+__all__ = [
+    "BACKENDS",
+    "Collate",
+    "Pack",
+    "attention_mask_for",
+    "documents",
+    "hf",
+    "hf_numbered",
+    "neat",
+    "neat_numbered",
+]
 
-Pack: TypeAlias = Mapping[str, Tensor]
-"""A pack's tensors by field, as `packs[k]` gives them."""
 Collate: TypeAlias = Callable[[list[Pack]], dict[str, Any]]
 """Packs of one rank's step to the model's inputs."""
 
-BACKENDS = ("flash_attention_2", "sdpa", "eager")
-"""Attention implementations that `neat` has a mask for."""
+PLAIN = ModelForm()
+"""A model of full attention alone."""
 
 
 def neat(
-    batch: Sequence[Pack], padding_idx: int = 0, max_length: int | None = None, attn_implementation: str = "sdpa"
+    batch: Sequence[Pack],
+    padding_idx: int = 0,
+    max_length: int | None = None,
+    attn_implementation: str = "sdpa",
+    form: ModelForm = PLAIN,
 ) -> dict[str, Any]:
     """Pad packs to one length and mask documents from each other; labels are shifted already and stay as they are.
 
@@ -42,47 +64,71 @@ def neat(
         attn_implementation: `flash_attention_2` keeps document numbers as `attention_mask` [B, S] (0: padding, fake
             image), for a model whose unpadding reads them; `sdpa` gets [B, 1, S, S] bool; `eager` gets [B, 1, S, S]
             float32 to be added to the scores.
+        form: What the model's layers look at; with full and sliding ones, `attention_mask` is a mask of each by name.
 
     Returns:
         The sequence fields as [B, S] (`position_ids` [3, B, S] where it has axes), media fields joined over the batch,
-        `_packed_seq_ids` [B, S] document numbers, `n_images_per_sample` and `n_videos_per_sample` [B].
+        `_packed_seq_ids` [B, S] document numbers, `n_images_per_sample` and `n_videos_per_sample` [B] where packs say so.
 
     Raises:
-        ValueError: A pack is longer than `max_length`, or the backend is none of `BACKENDS`.
+        ValueError: A pack is longer than `max_length`, the backend is none of `BACKENDS`, or no mask keeps documents
+            apart in such a model.
     """
-    size = _row_length(batch, max_length)
-    numbers = _rows(batch, "attention_mask", size, 0)
+    check_neat(form, attn_implementation)
+    made = neat_numbered(batch, padding_idx, max_length, form)
+    numbers, token_types = made["attention_mask"], made.get("mm_token_type_ids")
+    return {**made, "attention_mask": attention_mask_for(numbers, attn_implementation, form, token_types)}
+
+
+def neat_numbered(
+    batch: Sequence[Pack], padding_idx: int = 0, max_length: int | None = None, form: ModelForm = PLAIN
+) -> dict[str, Any]:
+    """`neat` with document numbers [B, S] as `attention_mask`, small to hand over; `attention_mask_for` spells them out."""
+    check_together(batch, form)
+    size = row_length(batch, max_length)
+    numbers = rows_of(batch, "attention_mask", size, 0)
     return {
-        "input_ids": _rows(batch, "input_ids", size, padding_idx),
-        "labels": _rows(batch, "labels", size, IGNORE_INDEX),
-        "attention_mask": attention_mask_for(numbers, attn_implementation),
-        "position_ids": _rows(batch, "position_ids", size, 0),
-        **_token_types(batch, size),
-        **_media(batch),
+        "input_ids": rows_of(batch, "input_ids", size, padding_idx),
+        "labels": labels_as_rows(batch, size),
+        "attention_mask": numbers,
+        "position_ids": rows_of(batch, "position_ids", size, 0),
+        **_token_types(batch, size, form),
+        **joined_media(batch),
         "_packed_seq_ids": numbers,
-        "n_images_per_sample": _counts(batch, "image_grid_thw"),
-        "n_videos_per_sample": _counts(batch, "video_grid_thw"),
+        **media_counts(batch),
     }
 
 
-def attention_mask_for(numbers: Tensor, attn_implementation: str) -> Tensor:
+def attention_mask_for(
+    numbers: Tensor, attn_implementation: str, form: ModelForm = PLAIN, token_types: Tensor | None = None
+) -> Tensor | dict[str, Tensor]:
     """The mask that an attention backend understands; see `neat`.
 
     Args:
         numbers: [B, S] document numbers, 0 where nothing is to be seen.
         attn_implementation: One of `BACKENDS`.
+        form: What the model's layers look at.
+        token_types: [B, S] kinds of tokens, where images see themselves whole.
     """
     if attn_implementation == "flash_attention_2":
         return numbers
-    if attn_implementation == "sdpa":
-        return block_causal(numbers)
-    if attn_implementation == "eager":
-        return additive(block_causal(numbers))
-    raise ValueError(f"attn_implementation must be one of {', '.join(BACKENDS)}, got {attn_implementation!r}")
+    if attn_implementation not in BACKENDS:
+        raise ValueError(f"attn_implementation must be one of {', '.join(BACKENDS)}, got {attn_implementation!r}")
+    masks = {}
+    for kind in form.layers:
+        sliding = kind == SLIDING
+        whole = image_runs(token_types) if sliding and form.image_blocks and token_types is not None else None
+        visible = block_causal(numbers, form.window if sliding else None, whole)
+        masks[kind] = visible if attn_implementation == "sdpa" else additive(visible)
+    return masks if len(masks) > 1 else masks[form.layers[0]]
 
 
 def hf(
-    batch: Sequence[Pack], padding_idx: int = 0, max_length: int | None = None, attn_implementation: str = "sdpa"
+    batch: Sequence[Pack],
+    padding_idx: int = 0,
+    max_length: int | None = None,
+    attn_implementation: str = "sdpa",
+    form: ModelForm = PLAIN,
 ) -> dict[str, Any]:
     """Lay packs out for transformers' own packed input: `model(**batch)` needs nothing else.
 
@@ -95,93 +141,85 @@ def hf(
         padding_idx: Token id of padding.
         max_length: Length of every row; default: the longest pack's.
         attn_implementation: The model's. The flash ones look for documents only where the batch has one row.
+        form: What the model's forward takes. Layers with a state get `cu_seq_lens_q`, `cu_seq_lens_k` [documents + 1] and
+            `seq_idx` [1, S] int32, which their CUDA kernels honour and transformers' own arithmetic refuses.
 
     Returns:
-        The sequence fields as [B, S] without `attention_mask`, `position_ids` as [4, B, S] (place in the document,
-        then the three mRoPE axes) or [B, S], `shift_labels`, `use_cache=False`, media fields joined over the batch.
+        The sequence fields as [B, S], `position_ids` as [4, B, S] (place in the document, then the three mRoPE axes) or
+        [B, S], `shift_labels`, `use_cache=False`, media fields joined over the batch; no `attention_mask`, but where
+        images see themselves whole a dict of 4-D masks, because transformers takes their places from the first document.
 
     Raises:
         ValueError: A pack is longer than `max_length`; it masks tokens inside a document, which this form cannot say;
-            or a flash backend would see several rows.
+            or the backend would not keep documents apart.
     """
-    size = _row_length(batch, max_length)
-    check_rows(len(batch), attn_implementation)
-    labels = _rows(batch, "labels", size, IGNORE_INDEX)
+    check_hf(len(batch), attn_implementation, form)
+    made = hf_numbered(batch, padding_idx, max_length, form)
+    if "attention_mask" in made:
+        numbers, token_types = made["attention_mask"], made["mm_token_type_ids"]
+        made["attention_mask"] = attention_mask_for(numbers, attn_implementation, form, token_types)
+    return made
+
+
+def hf_numbered(
+    batch: Sequence[Pack], padding_idx: int = 0, max_length: int | None = None, form: ModelForm = PLAIN
+) -> dict[str, Any]:
+    """`hf` with document numbers in the place of a mask, where it has one; `attention_mask_for` spells them out."""
+    check_together(batch, form)
+    size = row_length(batch, max_length)
+    labels = labels_as_rows(batch, size)
+    positions = torch.stack([restarting(pack, size) for pack in batch], dim=-2)
     return {
-        "input_ids": _rows(batch, "input_ids", size, padding_idx),
+        "input_ids": rows_of(batch, "input_ids", size, padding_idx),
         "labels": labels,
         "shift_labels": labels,
-        "position_ids": torch.stack([_hf_positions(pack, size) for pack in batch], dim=-2),
+        "position_ids": positions,
         "use_cache": False,
-        **_token_types(batch, size),
-        **_media(batch),
+        **({"attention_mask": rows_of(batch, "attention_mask", size, 0)} if form.image_blocks else {}),
+        **(sequence_borders(positions) if form.recurrent else {}),
+        **_token_types(batch, size, form),
+        **joined_media(batch),
     }
 
 
-def check_rows(num_rows: int, attn_implementation: str) -> None:
-    """Refuse what `hf` cannot offer.
+def documents(
+    batch: Sequence[Pack], padding_idx: int = 0, max_length: int | None = None, form: ModelForm = PLAIN
+) -> dict[str, Any]:
+    """Give every document of every pack a row of its own, padded behind.
+
+    Nothing is packed, so nothing can leak, under any backend and whatever layers a model has; it costs the padding. A fake
+    image is a row too. Labels are as in `hf`.
+
+    Args:
+        batch: Packs.
+        padding_idx: Token id of padding.
+        max_length: Length of every row; default: the longest document's.
+        form: What the model's forward takes.
+
+    Returns:
+        As `hf`, with as many rows as there are documents; `attention_mask` [rows, S] only where a pack hides tokens inside
+        a document: 0 on those.
 
     Raises:
-        ValueError: A flash backend would see several rows.
+        ValueError: A document is longer than `max_length`.
     """
-    if "flash" in attn_implementation and num_rows > 1:
-        raise ValueError(
-            f"collate='hf' with {attn_implementation} takes one pack per rank and step, got {num_rows}: transformers "
-            "looks for documents only where the batch has one row, and would let them see each other. "
-            "Use packs_per_rank=1, or sdpa."
-        )
+    check_together(batch, form)
+    split = [document for pack in batch for document in split_documents(pack)]
+    size = row_length(split, max_length)
+    labels = labels_as_rows(split, size)
+    whole = [{**document, "attention_mask": torch.ones_like(document["attention_mask"])} for document in split]
+    return {
+        "input_ids": rows_of(split, "input_ids", size, padding_idx),
+        "labels": labels,
+        "shift_labels": labels,
+        "position_ids": torch.stack([going_on(document, size) for document in whole], dim=-2),
+        "use_cache": False,
+        **hidden_tokens(split, size),
+        **_token_types(split, size, form),
+        **joined_media(batch),
+    }
 
 
-def _hf_positions(pack: Pack, size: int) -> Tensor:
-    """[4, size] int64 for mRoPE, [size] otherwise; padding restarts at 0 on every axis."""
-    numbers, positions = pack["attention_mask"], pack["position_ids"].long()
-    _check_only_last_masked(numbers)
-    if positions.ndim == 2:
-        positions = torch.cat([positions_within(numbers)[None], positions])
-    padding = torch.arange(size - positions.shape[-1]).expand(*positions.shape[:-1], -1)
-    return torch.cat([positions, padding], dim=-1)
-
-
-def _check_only_last_masked(numbers: Tensor) -> None:
-    masked = numbers == 0
-    if bool((masked[:-1] & ~masked[1:]).any()):
-        raise ValueError(
-            "collate='hf' cannot hide tokens inside a document, as --fake-image sample makes them: without a mask the "
-            "document would see them. Use collate='neat', or pack with --fake-image pack."
-        )
-
-
-def _row_length(batch: Sequence[Pack], max_length: int | None) -> int:
-    longest = max(len(pack["input_ids"]) for pack in batch)
-    if max_length is not None and longest > max_length:
-        raise ValueError(f"a pack of {longest} tokens does not fit into max_length={max_length}")
-    return max_length or longest
-
-
-def _rows(batch: Sequence[Pack], field: str, size: int, padding: int) -> Tensor:
-    """[..., size] of every pack as one int64 [..., B, size]."""
-    first = batch[0][field]
-    rows = torch.full((*first.shape[:-1], len(batch), size), padding, dtype=torch.int64)
-    for row, pack in enumerate(batch):
-        rows[..., row, : pack[field].shape[-1]] = pack[field]
-    return rows
-
-
-def _token_types(batch: Sequence[Pack], size: int) -> dict[str, Tensor]:
+def _token_types(batch: Sequence[Pack], size: int, form: ModelForm) -> dict[str, Tensor]:
     field = "mm_token_type_ids"
-    return {field: _rows(batch, field, size, 0)} if field in batch[0] else {}
-
-
-def _media(batch: Sequence[Pack]) -> dict[str, Tensor]:
-    """Every other field, joined over the packs that have it."""
-    fields = dict.fromkeys(field for pack in batch for field in pack if field not in SEQUENCE_FIELDS)
-    joined = {}
-    for field in fields:
-        parts = [pack[field] for pack in batch if field in pack]
-        joined[field] = concatenate(parts) if field in PIXEL_FIELDS else torch.cat(parts)
-    return joined
-
-
-def _counts(batch: Sequence[Pack], grid: str) -> Tensor:
-    """[B] int64: media of each pack, by their rows in a grid field."""
-    return torch.tensor([len(pack[grid]) if grid in pack else 0 for pack in batch])
+    return {field: rows_of(batch, field, size, 0)} if form.token_types and field in batch[0] else {}

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from vlmprep.runtime.batch import Batch
 from vlmprep.runtime.collate import Collate
+from vlmprep.runtime.forms import form_of
 from vlmprep.runtime.order import Tail, check_tail, epoch_order, num_repeats, num_steps, step_places
 from vlmprep.runtime.packset import PackSet
 from vlmprep.runtime.steps import PIXEL_TYPES, Finish, PixelType, Step, StepReader, choose_collate
@@ -44,8 +45,10 @@ class Loader:
         tail: What becomes of packs that do not fill the last step of an epoch: `drop` leaves them out, `pad` fills the
             step with repeated packs whose labels are all -100. A batch without any label has no mean loss (NaN): with
             `pad`, sum the loss and divide by `batch.num_label_tokens_in_step`.
-        collate: `neat`, `hf` (see vlmprep.runtime.collate), or a callable from a list of packs to a dict.
+        collate: `neat`, `hf`, `documents` (see vlmprep.runtime.collate), or a callable from a list of packs to a dict.
         attn_implementation: The model's attention backend.
+        model_config: The model's config as transformers loads it (`model.config`); needed where a family's models differ in
+            what their layers see, and the error says so.
         num_workers: Processes that read and collate ahead; 0: this process does, when asked.
         prefetch_factor: Batches that each worker reads ahead; default: torch's.
         pixels: Type that stored pixels are restored to, here, on `device`; `stored` leaves them as uint8.
@@ -66,8 +69,9 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         tail: Tail = "drop",
-        collate: Literal["neat", "hf"] | Collate = "neat",
+        collate: Literal["neat", "hf", "documents"] | Collate = "neat",
         attn_implementation: str = "sdpa",
+        model_config: Any = None,
         num_workers: int = 0,
         prefetch_factor: int | None = None,
         pixels: PixelType = "float32",
@@ -85,10 +89,11 @@ class Loader:
         self._consumed = 0
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
         self._device = None if device is None else torch.device(device)
-        mask = attn_implementation if collate == "neat" else None
-        self._finish = Finish(packs.manifest.pixels, pixels, self._device, mask)
+        form = form_of(packs.manifest.family, model_config)
+        mask = attn_implementation if collate in ("neat", "hf") else None
+        self._finish = Finish(packs.manifest.pixels, pixels, self._device, mask, form)
         self._labelled = np.flatnonzero(packs.index.num_label_tokens > 0)
-        self._collate = choose_collate(packs, collate, attn_implementation, packs_per_rank, max_length)
+        self._collate = choose_collate(packs, collate, attn_implementation, packs_per_rank, max_length, form)
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"the pack set has {self.num_packs} packs that train, a step takes {self.global_batch} "

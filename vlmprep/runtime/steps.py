@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmprep.runtime.batch import Batch
-from vlmprep.runtime.collate import BACKENDS, Collate, Pack, attention_mask_for, check_rows, hf, neat
+from vlmprep.runtime.collate import Collate, Pack, attention_mask_for, documents, hf_numbered, neat_numbered
+from vlmprep.runtime.forms import ModelForm
+from vlmprep.runtime.offers import check_hf, check_neat
 from vlmprep.runtime.packset import PackSet
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.packset import IGNORE_INDEX
@@ -64,39 +66,48 @@ class Finish:
         pixels: What they are turned into.
         device: Where the tensors go; None leaves them.
         mask: Attention backend that document numbers in `attention_mask` are spelled out for; None leaves the mask.
+        form: What the masks are for.
     """
 
     def __init__(
-        self, rules: dict[str, PixelRule], pixels: PixelType, device: torch.device | None, mask: str | None
+        self,
+        rules: dict[str, PixelRule],
+        pixels: PixelType,
+        device: torch.device | None,
+        mask: str | None,
+        form: ModelForm,
     ) -> None:
         self._rules = {} if pixels == "stored" else rules
         self._dtype = PIXEL_TYPES[pixels]
         self._device = device
         self._mask = mask
+        self._form = form
 
     def __call__(self, batch: Batch) -> Batch:
         """The same batch, ready for the model."""
         if self._device is not None:
             for name, value in batch.items():
                 batch[name] = value.to(self._device, non_blocking=True) if isinstance(value, Tensor) else value
-        if self._mask is not None:
-            batch["attention_mask"] = attention_mask_for(batch["attention_mask"], self._mask)
+        if self._mask is not None and "attention_mask" in batch:
+            numbers, token_types = batch["attention_mask"], batch.get("mm_token_type_ids")
+            batch["attention_mask"] = attention_mask_for(numbers, self._mask, self._form, token_types)
         restore_all(batch, self._rules, self._dtype)
         return batch
 
 
 def choose_collate(
-    packs: PackSet, collate: str | Collate, backend: str, packs_per_rank: int, max_length: int | None
+    packs: PackSet, collate: str | Collate, backend: str, packs_per_rank: int, max_length: int | None, form: ModelForm
 ) -> Collate:
-    """The collate that workers run; `neat` leaves its mask as document numbers, which are small to hand over."""
-    padding = packs.manifest.pad_token_id
+    """The collate that workers run; masks stay document numbers, which are small to hand over."""
+    settings: dict[str, Any] = {"padding_idx": packs.manifest.pad_token_id, "max_length": max_length, "form": form}
     if collate == "neat":
-        if backend not in BACKENDS:
-            raise ValueError(f"collate='neat' has masks for {', '.join(BACKENDS)}, got attn_implementation={backend!r}")
-        return partial(neat, padding_idx=padding, max_length=max_length, attn_implementation="flash_attention_2")
+        check_neat(form, backend)
+        return partial(neat_numbered, **settings)
     if collate == "hf":
-        check_rows(packs_per_rank, backend)
-        return partial(hf, padding_idx=padding, max_length=max_length, attn_implementation=backend)
+        check_hf(packs_per_rank, backend, form)
+        return partial(hf_numbered, **settings)
+    if collate == "documents":
+        return partial(documents, **settings)
     if callable(collate):
         return collate
-    raise ValueError(f"collate must be 'neat', 'hf' or a callable, got {collate!r}")
+    raise ValueError(f"collate must be 'neat', 'hf', 'documents' or a callable, got {collate!r}")

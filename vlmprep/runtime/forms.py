@@ -1,0 +1,107 @@
+"""What a family's forward takes for packed input, as far as packs and batches must know it.
+
+A family's name says most of it. What sizes of one family differ in (windows, images that see themselves whole) stands in the
+model's config.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ModelForm", "form_of"]
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelForm:
+    """What a model's forward takes, and what its layers look at."""
+
+    family: str = ""
+    """As the manifest names it."""
+    token_types: bool = True
+    """Whether forward takes `mm_token_type_ids`."""
+    recurrent: bool = False
+    """Whether layers carry a state from token to token, which no attention mask stops (gated delta nets, Mamba)."""
+    layers: tuple[str, ...] = (FULL,)
+    """Kinds of attention layers; with several, a mask of each."""
+    window: int | None = None
+    """Tokens that a sliding layer sees back, the token itself included."""
+    image_blocks: bool = False
+    """Whether images see themselves whole in sliding layers."""
+    one_projection: bool = False
+    """Whether sounds are projected otherwise as soon as any image is in the batch."""
+    short_positions: int | None = None
+    """Positions up to which every token of a batch is rotated by the short factors, where a longer document anywhere in the
+    batch changes them for all."""
+    open_question: str | None = None
+    """What must be known of the model's config before packs can be kept apart; None: nothing."""
+
+
+_FORMS = {
+    form.family: form
+    for form in (
+        ModelForm(family="qwen2_vl"),
+        ModelForm(family="qwen2_5_vl"),
+        ModelForm(family="qwen3_vl"),
+        ModelForm(family="qwen3_5", recurrent=True),
+        ModelForm(family="qwen3_5_moe", recurrent=True),
+        ModelForm(family="qwen3_omni_moe", token_types=False),
+        ModelForm(family="kimi_k25", token_types=False),
+        ModelForm(family="gemma4", layers=(FULL, SLIDING), open_question="text_config.use_bidirectional_attention"),
+        ModelForm(family="phi4_multimodal", token_types=False, one_projection=True),
+        ModelForm(family="nemotron_h_omni", token_types=False, recurrent=True),
+        ModelForm(family="llava_onevision", token_types=False),
+        ModelForm(family="internvl", token_types=False),
+        ModelForm(family="idefics3", token_types=False),
+        ModelForm(family="smolvlm", token_types=False),
+        ModelForm(family="step3p7", token_types=False, layers=(FULL, SLIDING)),
+    )
+}
+
+
+def form_of(family: str, config: Any = None) -> ModelForm:
+    """What the forward of a family takes.
+
+    Args:
+        family: As the manifest names it; one that is not known here takes everything that a pack holds.
+        config: The model's config as transformers loads it; None: what the family's name alone says.
+
+    Raises:
+        ValueError: The config has layers that packs cannot be kept apart in.
+    """
+    named = _FORMS.get(family, ModelForm(family=family))
+    if config is None:
+        return named
+    text = _text_config(config)
+    kinds = tuple(dict.fromkeys(getattr(text, "layer_types", None) or ()))
+    bidirectional = getattr(text, "use_bidirectional_attention", None)
+    if bidirectional not in (None, False, "vision"):
+        raise ValueError(f"use_bidirectional_attention={bidirectional!r}: such a model is no model that writes")
+    window = getattr(text, "sliding_window", None)
+    if not kinds and window is not None and family == "phi4_multimodal":
+        kinds = (SLIDING,)
+    layers = tuple(kind for kind in (FULL, SLIDING) if kind in kinds) or (FULL,)
+    return ModelForm(
+        family=family,
+        token_types=named.token_types,
+        recurrent=named.recurrent or bool({"linear_attention", "mamba", "conv"} & set(kinds)),
+        layers=layers,
+        window=window if SLIDING in layers else None,
+        image_blocks=bidirectional == "vision",
+        one_projection=named.one_projection,
+        short_positions=_short_positions(text),
+    )
+
+
+def _text_config(config: Any) -> Any:
+    config = getattr(config, "thinker_config", config)
+    return getattr(config, "text_config", None) or config
+
+
+def _short_positions(text: Any) -> int | None:
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    return int(rope.get("original_max_position_embeddings") or text.original_max_position_embeddings)
