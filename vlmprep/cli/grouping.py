@@ -39,7 +39,7 @@ def _spread(signature: inspect.Signature, hints: dict[str, Any]) -> Iterator[ins
         hint = hints[parameter.name]
         if isinstance(hint, type) and is_dataclass(hint):
             inside = get_type_hints(hint, include_extras=True)
-            yield from (_option(entry, inside[entry.name], hint.panel) for entry in fields(hint))
+            yield from (_option(entry, inside[entry.name], str(vars(hint)["panel"])) for entry in fields(hint))
         else:
             yield parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -15,8 +16,8 @@ from vlmprep.cli.config import use_config
 from vlmprep.engines.local import LocalEngine
 from vlmprep.pipeline.settings import MAX_PACK_SIZE, CountSettings, PackSettings, PlanSettings
 from vlmprep.schema.engine import Engine
-from vlmprep.schema.family import FamilySettings
-from vlmprep.sources.media import DEFAULT_MAX_IMAGE_PIXELS
+from vlmprep.schema.family import DEFAULT_MAX_CLIP_BYTES, FamilySettings
+from vlmprep.sources.media import DEFAULT_MAX_AUDIO_SECONDS, DEFAULT_MAX_CLIP_FRAMES, DEFAULT_MAX_IMAGE_PIXELS
 
 __all__ = [
     "DEFAULT_MAX_IMAGE_PIXELS",
@@ -46,6 +47,7 @@ __all__ = [
     "PackSize",
     "PlanOptions",
     "Processor",
+    "ProcessorOptions",
     "Quiet",
     "Revision",
     "Seed",
@@ -118,6 +120,14 @@ Revision = Annotated[str | None, typer.Option("--revision", help="Revision of th
 ModelConfig = Annotated[
     str | None, typer.Option("--model-config", help="The model's config, where it does not lie beside the processor.")
 ]
+ProcessorOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--processor-option",
+        metavar="NAME=VALUE",
+        help="Setting of the processor that differs from its files, as max_pixels=1003520 or fps=1.0; several times.",
+    ),
+]
 ImageBackendOption = Annotated[
     ImageBackend | None,
     typer.Option("--image-backend", help="Image code of transformers; default: the processor's own choice."),
@@ -131,6 +141,13 @@ TrustRemoteCode = Annotated[
 MaxImagePixels = Annotated[
     int, typer.Option("--max-image-pixels", help="Refuse images whose header claims more pixels.", min=1)
 ]
+MaxClipFrames = Annotated[
+    int, typer.Option("--max-clip-frames", help="Refuse clips of more frames, sampled or not.", min=1)
+]
+MaxClipBytes = Annotated[
+    int, typer.Option("--max-clip-bytes", help="Refuse clips whose sampled frames take more bytes decoded.", min=1)
+]
+MaxAudioSeconds = Annotated[float, typer.Option("--max-audio-seconds", help="Refuse longer sounds.", min=0.0)]
 AllowOutsideMedia = Annotated[
     bool, typer.Option("--allow-outside-media", help="Accept media paths outside the media folder.")
 ]
@@ -164,10 +181,14 @@ class CountOptions:
     panel: ClassVar[str] = "Counting"
     revision: Revision = None
     model_config: ModelConfig = None
+    processor_option: ProcessorOptions = None
     image_backend: ImageBackendOption = None
     control_text: ControlTextOption = ControlText.REFUSE
     trust_remote_code: TrustRemoteCode = False
     max_image_pixels: MaxImagePixels = DEFAULT_MAX_IMAGE_PIXELS
+    max_clip_frames: MaxClipFrames = DEFAULT_MAX_CLIP_FRAMES
+    max_clip_bytes: MaxClipBytes = DEFAULT_MAX_CLIP_BYTES
+    max_audio_seconds: MaxAudioSeconds = DEFAULT_MAX_AUDIO_SECONDS
     allow_outside_media: AllowOutsideMedia = False
     allow_remote_media: AllowRemoteMedia = False
 
@@ -181,6 +202,7 @@ class CountOptions:
                 image_backend=self.image_backend.value if self.image_backend else None,
                 control_text=self.control_text.value,
                 trust_remote_code=self.trust_remote_code,
+                options=tuple(map(processor_setting, self.processor_option or ())),
             ),
             max_image_pixels=self.max_image_pixels,
             allow_outside_media=self.allow_outside_media,
@@ -245,6 +267,21 @@ class OutputOptions:
     def silent(self) -> bool:
         """No progress bars."""
         return self.quiet or self.json
+
+
+def processor_setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE as a keyword of the processor; the value is JSON, or a word.
+
+    Raises:
+        typer.BadParameter: It is not of this form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise typer.BadParameter(f"--processor-option {text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def asked(context: typer.Context, names: Sequence[str]) -> list[str]:
