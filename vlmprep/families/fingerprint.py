@@ -32,6 +32,7 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
         "special_tokens": dict(processor.tokenizer.special_tokens_map),
         "chat_template": digest(processor.chat_template or processor.tokenizer.chat_template),
         "control_text": settings.control_text,
+        "thinking_prefix": settings.thinking_prefix,
     }
     for name in ("image_processor", "video_processor", "feature_extractor"):
         if (part := getattr(processor, name, None)) is not None:

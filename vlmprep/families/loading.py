@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
-import functools
 import os
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+from vlmprep.families.base import BaseFamily
+from vlmprep.families.gemma4 import Gemma4
+from vlmprep.families.internvl import InternVL
+from vlmprep.families.kimi import KimiK25
+from vlmprep.families.kimi_vl import KimiVL
 from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from vlmprep.families.step3p7 import Step3p7
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import Family, FamilySettings
+from vlmprep.schema.files import canonical_json
 
 __all__ = ["load_family"]
 
-FAMILIES: dict[str, type[Qwen2VL]] = {
+FAMILIES: dict[str, Callable[..., Family]] = {
+    "Gemma4Processor": Gemma4,
+    "InternVLProcessor": InternVL,
+    "KimiVLProcessor": KimiVL,
+    "Kimi_K25Processor": KimiK25,
     "Qwen2VLProcessor": Qwen2VL,
     "Qwen2_5_VLProcessor": Qwen25VL,
     "Qwen3VLProcessor": Qwen3VL,
+    "Step3p7Processor": Step3p7,
 }
 """By the class of the processor that AutoProcessor makes."""
+_LOADED: dict[bytes, Family] = {}
+"""Families of this process, by the JSON of their settings."""
 
 
-@functools.cache
 def load_family(settings: FamilySettings) -> Family:
     """Load the processor and wrap it in its family, once per process and settings.
 
     Raises:
         StopRun: The processor cannot be loaded, or its family is not one that vlmprep packs.
     """
+    key = canonical_json(asdict(settings))  # options may hold mappings, which do not hash
+    if key not in _LOADED:
+        _LOADED[key] = _load(settings)
+    return _LOADED[key]
+
+
+def _load(settings: FamilySettings) -> Family:
     processor = load_processor(settings)
     name = type(processor).__name__
     family = FAMILIES.get(name)
     if family is None:
         raise StopRun(f"{settings.processor}: {name} is not packed yet", f"Known are {', '.join(sorted(FAMILIES))}.")
-    return family(processor, load_config(settings), keep_control_text=settings.control_text == "keep")
+    own = {"thinking_prefix": True} if settings.thinking_prefix else {}
+    if own and family is not Gemma4:
+        raise StopRun(f"--thinking-prefix is for Gemma 4, and {name} is another model's", "Leave it out.")
+    made = family(processor, load_config(settings), keep_control_text=settings.control_text == "keep", **own)
+    if isinstance(made, BaseFamily):
+        made.max_clip_bytes = settings.max_clip_bytes
+    return made
 
 
 def load_processor(settings: FamilySettings) -> Any:
