@@ -52,6 +52,7 @@ __all__ = [
     "Revision",
     "Seed",
     "ShardBytes",
+    "ThinkingPrefix",
     "TrustRemoteCode",
     "Workers",
     "WriteOptions",
@@ -135,6 +136,10 @@ ImageBackendOption = Annotated[
 ControlTextOption = Annotated[
     ControlText, typer.Option("--control-text", help="Text that holds the model's own control tokens.")
 ]
+ThinkingPrefix = Annotated[
+    bool,
+    typer.Option("--thinking-prefix", help="Put Gemma 4's empty thinking channel in front of every answer, unlearned."),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the processor. Off unless given.")
 ]
@@ -184,6 +189,7 @@ class CountOptions:
     processor_option: ProcessorOptions = None
     image_backend: ImageBackendOption = None
     control_text: ControlTextOption = ControlText.REFUSE
+    thinking_prefix: ThinkingPrefix = False
     trust_remote_code: TrustRemoteCode = False
     max_image_pixels: MaxImagePixels = DEFAULT_MAX_IMAGE_PIXELS
     max_clip_frames: MaxClipFrames = DEFAULT_MAX_CLIP_FRAMES
@@ -201,6 +207,7 @@ class CountOptions:
                 model_config=self.model_config,
                 image_backend=self.image_backend.value if self.image_backend else None,
                 control_text=self.control_text.value,
+                thinking_prefix=self.thinking_prefix,
                 trust_remote_code=self.trust_remote_code,
                 options=tuple(map(processor_setting, self.processor_option or ())),
             ),
