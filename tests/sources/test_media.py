@@ -13,9 +13,9 @@ import pytest
 
 from tests.sources.pictures import HEIGHT, WIDTH, png
 from tests.sources.web import serve
+from vlmprep.mediafiles import opening
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources import media as media_module
 from vlmprep.sources.media import MediaReader
 
 NOBODY = 65_534
@@ -148,7 +148,7 @@ def test_what_the_web_does_not_give_is_unreadable(server, monkeypatch):
     assert "404" in refusal(image(f"{server}/b.png")).reason
     assert refusal(image("http://127.0.0.1:9/a.png")).code == "unreadable-media"
     assert refusal(image("http://[broken/a.png")).code == "unreadable-media"
-    monkeypatch.setattr(media_module, "WEB_BYTES", 100)
+    monkeypatch.setattr(opening, "WEB_BYTES", 100)
     assert "larger than" in refusal(image(f"{server}/a.png")).reason
 
 

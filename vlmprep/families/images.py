@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import functools
-import urllib.request
 from typing import Any
 
 from vlmprep.families.png import SIGNATURE, decode_png, is_eight_bit_png
 from vlmprep.families.wording import first_line
+from vlmprep.mediafiles.opening import is_remote, open_medium
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import Loader
 
 __all__ = ["image_loader", "load_image"]
-
-WEB_SECONDS = 60
-"""A server that is silent for so long is given up."""
 
 
 def image_loader(image_processor: Any) -> Loader:
@@ -57,14 +54,9 @@ def _content(medium: Media) -> bytes | None:
     location = medium.location
     if location is None:
         return medium.content
-    if location.startswith(("http://", "https://")):
-        with urllib.request.urlopen(location, timeout=WEB_SECONDS) as answer:
-            return bytes(answer.read())
-    if "://" in location:
-        import fsspec  # only where media are remote: its file systems are slow to import
-
-        with fsspec.open(location, "rb") as file:
-            return bytes(file.read())
+    if is_remote(location):
+        with open_medium(medium) as file:
+            return file.read()
     with open(location, "rb") as file:
         head = file.read(len(SIGNATURE))
         return head + file.read() if head == SIGNATURE else None

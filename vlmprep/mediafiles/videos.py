@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["UNLIMITED", "ClipLimits", "Turn", "picture_stream", "rgb", "turn_of", "video_size"]
+__all__ = ["UNLIMITED", "ClipLimits", "Turn", "check_frames", "picture_stream", "rgb", "turn_of", "video_size"]
 
 PACKET_IS_FRAME = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "vvc", "prores", "png", "ffv1", "rawvideo"})
 """Codecs of which a container's packet holds one shown frame."""

@@ -39,7 +39,7 @@ from vlmprep.schema.files import canonical_json, read_json, write_json
 from vlmprep.schema.ledger import LEDGER, REFUSED
 from vlmprep.schema.progress import Progress
 from vlmprep.sources.conversation import RowReader
-from vlmprep.sources.media import MediaReader, own_the_pixel_limit
+from vlmprep.sources.media import own_the_pixel_limit
 from vlmprep.sources.rows import Chunk, rows_of, scan_chunks
 from vlmprep.sources.spec import SourceSpec, find_sources
 
@@ -98,7 +98,7 @@ class ChunkCounter:
     def __init__(self, job: EstimateJob) -> None:
         self._settings = job.settings
         self._frozen = job.frozen
-        self._media = MediaReader(max_image_pixels=job.settings.max_image_pixels)
+        self._media = job.settings.media_reader()
 
     def __call__(self, unit: ChunkUnit) -> int:
         """Count a chunk unless its counts are there and still true; return its number of rows."""

@@ -20,7 +20,7 @@ from vlmprep.shardformat.pack import encode_pack
 from vlmprep.shardformat.packinfo import FakeImage, MediumInfo, PackInfo, SampleRef
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal, write_receipt
 from vlmprep.shards.writer import ShardWriter
-from vlmprep.sources.media import MediaReader, own_the_pixel_limit
+from vlmprep.sources.media import own_the_pixel_limit
 from vlmprep.sources.rows import read_row
 from vlmprep.sources.spec import SourceSpec
 
@@ -78,7 +78,7 @@ class ShardMaker:
     def __init__(self, job: PackJob) -> None:
         self._job = job
         self._family = load_family(job.counts.family)
-        self._media = MediaReader(max_image_pixels=job.counts.max_image_pixels)
+        self._media = job.counts.media_reader()
         self._rows = [row_reader(spec, job.counts) for spec in job.specs]
         self._files: dict[int, IO[bytes]] = {}
         self._fake = build_fake_document(self._family)

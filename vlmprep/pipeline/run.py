@@ -109,7 +109,8 @@ def count_settings_of(ledger: Ledger) -> CountSettings:
     """The settings that a ledger was made with."""
     processor = dict(ledger.settings["processor"])
     processor["options"] = tuple((name, value) for name, value in processor["options"])
-    return CountSettings(family=FamilySettings(**processor), **ledger.settings["limits"])
+    limits = {name: limit for name, limit in ledger.settings["limits"].items() if name not in processor}
+    return CountSettings(family=FamilySettings(**processor), **limits)
 
 
 def _plan_of(ledger: Ledger, path: Path, asked: Mapping[str, Any]) -> Plan:

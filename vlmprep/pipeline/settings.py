@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
-from vlmprep.sources.media import DEFAULT_MAX_IMAGE_PIXELS
+from vlmprep.sources.media import (
+    DEFAULT_MAX_AUDIO_SECONDS,
+    DEFAULT_MAX_CLIP_FRAMES,
+    DEFAULT_MAX_IMAGE_PIXELS,
+    MediaReader,
+)
 
 __all__ = ["MAX_PACK_SIZE", "CountSettings", "PackSettings", "PlanSettings", "differences", "refuse_other_settings"]
 
@@ -22,18 +27,37 @@ class CountSettings:
 
     family: FamilySettings
     max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS
-    """Images whose header claims more are refused."""
+    """Images and frames whose header claims more are refused."""
+    max_clip_frames: int = DEFAULT_MAX_CLIP_FRAMES
+    """Clips of more frames are refused, sampled or not."""
+    max_audio_seconds: float = DEFAULT_MAX_AUDIO_SECONDS
+    """Longer sounds are refused."""
     allow_outside_media: bool = False
     allow_remote_media: bool = False
 
     def __post_init__(self) -> None:
         if self.max_image_pixels < 1:
             raise StopRun(f"--max-image-pixels is {self.max_image_pixels}, expected at least 1")
+        if self.max_clip_frames < 1:
+            raise StopRun(f"--max-clip-frames is {self.max_clip_frames}, expected at least 1")
+        if not self.max_audio_seconds > 0:
+            raise StopRun(f"--max-audio-seconds is {self.max_audio_seconds}, expected more than 0")
+
+    def media_reader(self) -> MediaReader:
+        """What reads headers within these limits."""
+        return MediaReader(
+            max_image_pixels=self.max_image_pixels,
+            max_clip_frames=self.max_clip_frames,
+            max_audio_seconds=self.max_audio_seconds,
+        )
 
     def limits(self) -> dict[str, Any]:
         """The part that is about media, as JSON."""
         return {
             "max_image_pixels": self.max_image_pixels,
+            "max_clip_frames": self.max_clip_frames,
+            "max_clip_bytes": self.family.max_clip_bytes,
+            "max_audio_seconds": float(self.max_audio_seconds),
             "allow_outside_media": self.allow_outside_media,
             "allow_remote_media": self.allow_remote_media,
         }

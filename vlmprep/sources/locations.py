@@ -5,22 +5,11 @@ from __future__ import annotations
 import functools
 import os
 
+from vlmprep.mediafiles.opening import is_on_the_web, is_remote
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.sources.wording import shown
 
-__all__ = ["is_on_the_web", "is_remote", "resolve_location"]
-
-WEB = ("http://", "https://")
-
-
-def is_remote(location: str) -> bool:
-    """Whether a location is a URL rather than a local path."""
-    return "://" in location
-
-
-def is_on_the_web(location: str) -> bool:
-    """Whether a location is fetched from a server that a row may name freely."""
-    return location.startswith(WEB)
+__all__ = ["resolve_location"]
 
 
 def resolve_location(

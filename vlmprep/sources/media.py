@@ -1,33 +1,40 @@
-"""Media files: what their header says and whether they changed. Never decodes a pixel."""
+"""Media files: what their header says and whether they changed. Decodes no pixel of an image, and one frame of a clip."""
 
 from __future__ import annotations
 
-import io
 import os
-import stat
-import urllib.request
-from dataclasses import dataclass
-from typing import IO, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import IO
 
 import xxhash
 from PIL import Image
 
+from vlmprep.mediafiles.containers import opened_container
+from vlmprep.mediafiles.opening import is_remote, open_medium
+from vlmprep.mediafiles.sounds import container_sound_size, sound_size
+from vlmprep.mediafiles.videos import ClipLimits, check_frames, video_size
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.schema.media import ImageSize, Loader, MediaSize
+from vlmprep.schema.media import AudioSize, ImageSize, Loader, MediaSize, VideoSize
 from vlmprep.sources.headers import upright_size
-from vlmprep.sources.locations import is_on_the_web, is_remote
 from vlmprep.sources.wording import clipped
 
-__all__ = ["DEFAULT_MAX_IMAGE_PIXELS", "MediaReader", "own_the_pixel_limit"]
+__all__ = [
+    "DEFAULT_MAX_AUDIO_SECONDS",
+    "DEFAULT_MAX_CLIP_FRAMES",
+    "DEFAULT_MAX_IMAGE_PIXELS",
+    "MediaReader",
+    "own_the_pixel_limit",
+]
 
 DEFAULT_MAX_IMAGE_PIXELS = 89_478_485
 """Pillow's own warning threshold against decompression bombs: a quarter of a gigabyte of RGB."""
-HEADER_BYTES = 16_384
-"""Read at a time; most headers end before."""
-WEB_SECONDS = 60
-WEB_BYTES = 256 << 20
-"""A server's answer is given up when it is silent for so long, or larger than this."""
+DEFAULT_MAX_CLIP_FRAMES = 1_000_000
+"""Nine hours at 30 a second."""
+DEFAULT_MAX_AUDIO_SECONDS = 4 * 3_600
+"""Decoded and in stereo at 48 kHz, five gigabytes."""
 
 
 def own_the_pixel_limit() -> None:
@@ -40,10 +47,19 @@ class MediaReader:
     """Reads headers of media, within limits."""
 
     max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS
-    """Images whose header claims more are refused."""
+    """Images and frames whose header claims more are refused."""
+    max_clip_frames: int = DEFAULT_MAX_CLIP_FRAMES
+    """Clips of more frames are refused, whether all are sampled or few."""
+    max_audio_seconds: float = DEFAULT_MAX_AUDIO_SECONDS
+    """Longer sounds are refused."""
 
     def state(self, medium: Media) -> int:
         """Digest of a medium's location, size and modification time; 0 for a file that cannot be looked at."""
+        if medium.frames is not None:
+            states = [self.state(frame) for frame in medium.frames]
+            return (
+                0 if 0 in states else xxhash.xxh3_64_intdigest(b"".join(each.to_bytes(8, "little") for each in states))
+            )
         if medium.content is not None:
             return xxhash.xxh3_64_intdigest(medium.content)
         assert medium.location is not None
@@ -56,18 +72,21 @@ class MediaReader:
             return 0
         return xxhash.xxh3_64_intdigest(b"%b\0%d\0%d" % (where, found.st_size, found.st_mtime_ns))
 
-    def size(self, medium: Media, loader: Loader) -> MediaSize:
+    def size(self, medium: Media, loader: Loader, *, with_sound: bool = False) -> MediaSize:
         """Read what a medium's header says: an image's upright size, a clip's frames, a sound's length.
 
         Args:
             medium: The medium.
             loader: Which of the processors' loaders will decode it, where it is an image.
+            with_sound: Find out how long the sound of a video is, too.
 
         Raises:
             RefuseSample: It cannot be used.
         """
-        if medium.kind != "image":
-            raise RefuseSample("unsupported-media", f"{clipped(medium.where)}: {medium.kind} is not packed yet")
+        if medium.kind == "audio":
+            return self.audio_size(medium)
+        if medium.kind == "video":
+            return self.clip_size(medium, with_sound=with_sound)
         return self.image_size(medium, loader)
 
     def image_size(self, medium: Media, loader: Loader) -> ImageSize:
@@ -81,43 +100,93 @@ class MediaReader:
             RefuseSample: Missing, empty, no medium of this kind, above the pixel limit, or one that the loader does not read.
         """
         name = clipped(medium.where)
-        with _opened(medium, name) as file:
-            num_bytes = file.seek(0, os.SEEK_END)
-            if num_bytes == 0:
-                raise RefuseSample("empty-media", f"{name} is empty (0 bytes)")
+        with opened(medium, name) as (file, num_bytes):
             height, width = upright_size(file, name, loader, self.max_image_pixels)
         return ImageSize(height=height, width=width, num_bytes=num_bytes)
 
+    def clip_size(self, medium: Media, *, with_sound: bool = False) -> VideoSize:
+        """Find out what decoding a clip gives: its frames, their size after turning, their rate.
 
-def _opened(medium: Media, name: str) -> IO[bytes]:
-    if medium.content is not None:
-        return io.BytesIO(medium.content)
-    assert medium.location is not None
+        Args:
+            medium: The clip: a file, or a list of images.
+            with_sound: Find out how long its sound is, too.
+
+        Raises:
+            RefuseSample: Missing, empty, no video, above a limit, broken, or images of several sizes.
+        """
+        if medium.frames is not None:
+            return self._listed_size(medium.frames)
+        name = clipped(medium.where)
+        limits = ClipLimits(max_pixels=self.max_image_pixels, max_frames=self.max_clip_frames)
+        with opened(medium, name) as (file, num_bytes):
+            with opened_container(file, name, self.max_image_pixels) as container:
+                size = video_size(container, num_bytes, name, limits)
+            if not with_sound:
+                return size
+            file.seek(0)
+            with opened_container(file, name) as container:
+                sound = container_sound_size(container, num_bytes, name)
+            return replace(size, audio=sound and self._checked(sound, name))
+
+    def _listed_size(self, frames: tuple[Media, ...]) -> VideoSize:
+        """The size of a clip that is a list of images, which video processors load with torchvision."""
+        if not frames:
+            raise RefuseSample("no-frames", "a clip is an empty list of images")
+        check_frames(len(frames), self.max_clip_frames, "a list of images")
+        sizes = [self.image_size(frame, "torchvision") for frame in frames]
+        first = sizes[0]
+        for frame, size in zip(frames, sizes, strict=True):
+            if (size.height, size.width) != (first.height, first.width):
+                raise RefuseSample(
+                    "changing-size",
+                    f"{clipped(frame.where)} is {size.width} x {size.height}, the clip's first image "
+                    f"{first.width} x {first.height}: a clip needs one size",
+                )
+        return VideoSize(
+            num_frames=len(frames),
+            frames_per_second=None,
+            height=first.height,
+            width=first.width,
+            num_bytes=sum(size.num_bytes for size in sizes),
+        )
+
+    def audio_size(self, medium: Media) -> AudioSize:
+        """Read a sound's length from its header.
+
+        Raises:
+            RefuseSample: Missing, empty, no sound, of unknown length, or above the limit.
+        """
+        name = clipped(medium.where)
+        with opened(medium, name) as (file, num_bytes):
+            return self._checked(sound_size(file, num_bytes, name), name)
+
+    def _checked(self, size: AudioSize, name: str) -> AudioSize:
+        seconds = size.num_samples / size.sampling_rate
+        if seconds > self.max_audio_seconds:
+            raise RefuseSample(
+                "sound-too-long",
+                f"{name} is {seconds:.0f} s long, above --max-audio-seconds {self.max_audio_seconds:g}",
+            )
+        return size
+
+
+@contextmanager
+def opened(medium: Media, name: str) -> Iterator[tuple[IO[bytes], int]]:
+    """A medium's file and its size.
+
+    Raises:
+        RefuseSample: It is not there, cannot be read, or is empty.
+    """
     try:
-        return _fetched(medium.location) if is_remote(medium.location) else _regular_file(medium.location)
+        file = open_medium(medium)
     except FileNotFoundError:
         raise RefuseSample("missing-media", f"{name} does not exist") from None
     except Exception as error:  # each file system behind a URL has errors of its own
         reason = error.strerror if isinstance(error, OSError) else None
         raise RefuseSample("unreadable-media", f"{name} cannot be read: {reason or error}") from error
-
-
-def _regular_file(path: str) -> IO[bytes]:
-    """Open a file; a pipe is not waited for, a folder or device is an error."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError("it is a folder, a pipe or a device")
-    return open(handle, "rb", buffering=HEADER_BYTES)
-
-
-def _fetched(url: str) -> IO[bytes]:
-    if not is_on_the_web(url):
-        import fsspec  # only where media are remote: its file systems are slow to import
-
-        return cast(IO[bytes], fsspec.open(url, "rb").open())
-    with urllib.request.urlopen(url, timeout=WEB_SECONDS) as answer:
-        data = answer.read(WEB_BYTES + 1)
-    if len(data) > WEB_BYTES:
-        raise OSError(f"it is larger than {WEB_BYTES >> 20} MiB")
-    return io.BytesIO(data)
+    with file:
+        num_bytes = file.seek(0, os.SEEK_END)
+        if num_bytes == 0:
+            raise RefuseSample("empty-media", f"{name} is empty (0 bytes)")
+        file.seek(0)
+        yield file, num_bytes
