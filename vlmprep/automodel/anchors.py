@@ -153,23 +153,19 @@ def tokens_of(tokenizer: Any, text: str, start: int, end: int) -> tuple[list[int
     return ids, slice(first, 1 + next(at for at in range(first, len(ids)) if lengths[at + 1] >= end))
 
 
-_FINDERS: weakref.WeakKeyDictionary[Any, tuple[Any, Finder | None]] = weakref.WeakKeyDictionary()
+_FINDERS: weakref.WeakKeyDictionary[Any, dict[str, Finder]] = weakref.WeakKeyDictionary()
 
 
-def finder_of(processor: Any) -> Finder | None:
-    """The finder of a processor or of a bare tokenizer, made once for each and chat template; None without a template."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    own = getattr(processor, "chat_template", None)
-    template = own or getattr(tokenizer, "chat_template", None)
-    known = _FINDERS.get(processor)
-    if known is None or known[0] != template:
-        if tokenizer is processor:
-            wrapped: Any = SimpleNamespace(tokenizer=tokenizer, chat_template=own, all_special_multimodal_tokens=[])
-        else:
-            wrapped = processor
-        known = (template, Finder(wrapped) if template else None)
-        _FINDERS[processor] = known
-    return known[1]
+def finder_of(processor: Any, template: str) -> Finder:
+    """The finder of a processor (or of a bare tokenizer) for one of its chat templates, made once."""
+    finders = _FINDERS.setdefault(processor, {})
+    if template not in finders:
+        tokenizer = getattr(processor, "tokenizer", processor)
+        placeholders = getattr(processor, "all_special_multimodal_tokens", [])
+        finders[template] = Finder(
+            SimpleNamespace(tokenizer=tokenizer, chat_template=template, all_special_multimodal_tokens=placeholders)
+        )
+    return finders[template]
 
 
 def not_this_text() -> RefuseSample:

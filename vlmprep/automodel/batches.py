@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from vlmprep.automodel.conversations import Conversation, count_media, for_template
+from vlmprep.automodel.conversations import Conversation, count_media
 from vlmprep.automodel.fake_image import mask_fake_vision_tokens_batch
 from vlmprep.automodel.labels import Prompt, build_labels, labels_of, prompt_of, with_prefix
 from vlmprep.automodel.media import BatchMedia, load_media
@@ -27,7 +27,6 @@ __all__ = [
     "counted",
     "finished",
     "padded",
-    "rendered",
     "row_lengths",
     "shifted",
     "too_long",
@@ -94,39 +93,17 @@ def collate(
         batch = call.hook(batch, processor)
         labels = build_labels(batch["input_ids"], conversations, processor)
     else:
-        labels = torch.stack([_labels(*row, processor) for row in zip(batch["input_ids"], prompts, strict=True)])
+        rows = zip(batch["input_ids"], conversations, prompts, strict=True)
+        labels = torch.stack([labels_of(*row, processor) for row in rows])
     return finished(batch, labels, examples, conversations, processor)
 
 
 def _prompt(conversation: Conversation, row: int, processor: Any, call: Call) -> Prompt:
     """The text that goes into the processor, with the answers in it."""
     try:
-        prompt = _answers_in(rendered(conversation, processor), conversation, row, processor)
+        return with_prefix(prompt_of(conversation, row, processor), call.prefix)
     except RefuseSample as refusal:
         raise RefuseSample(refusal.code, f"conversation {row} of the batch: {refusal.reason}") from refusal
-    return with_prefix(prompt, call.prefix)
-
-
-def _answers_in(text: str, conversation: Conversation, row: int, processor: Any) -> Prompt:
-    prompt = prompt_of(conversation, row, processor)
-    if prompt.spans and prompt.text != text:
-        raise RefuseSample(
-            "unlocatable-turns", "its messages hold more than roles and contents, or its template reads them otherwise"
-        )
-    return Prompt(text=text, spans=prompt.spans)
-
-
-def _labels(ids: Tensor, prompt: Prompt, processor: Any) -> Tensor:
-    return labels_of(ids, prompt, processor) if prompt.spans else torch.full_like(ids, IGNORE_INDEX)
-
-
-def rendered(conversation: Conversation, processor: Any) -> str:
-    """A conversation as the processor's chat template writes it, media as one placeholder each."""
-    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    apply = getattr(processor, "apply_chat_template", None) or processor.tokenizer.apply_chat_template
-    return str(apply(for_template(conversation), chat_template=template, tokenize=False))
 
 
 def tokenized(conversations: Sequence[Conversation], prompts: Sequence[Prompt], processor: Any, call: Call) -> Batch:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprep.automodel.batches import Batch, Call, collate, finished, pad_id, padded, rendered, too_long
+from vlmprep.automodel.batches import Batch, Call, collate, finished, pad_id, padded, too_long
 from vlmprep.automodel.conversations import Conversation, ensure_rgb, media_of
 from vlmprep.automodel.labels import build_labels
+from vlmprep.automodel.templates import rendered
 from vlmprep.schema.errors import RefuseSample
 
 __all__ = ["collate_kimi_k25", "expand_image_tokens"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from vlmprep.automodel.anchors import Finder, Prompt, finder_of, not_this_text, tokens_of
 from vlmprep.automodel.conversations import Conversation, assistant_text, sample_of
 from vlmprep.automodel.markers import find_pattern_indices
+from vlmprep.automodel.templates import rendered, template_of
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.packset import IGNORE_INDEX
 
@@ -42,10 +43,10 @@ def _labels(ids: Tensor, conversation: Conversation, row: int, processor: Any) -
     if not any(message.get("role") == "assistant" for message in conversation):
         return torch.full_like(ids, IGNORE_INDEX)
     try:
-        finder = finder_of(processor)
-        if finder is None:
+        template = template_of(conversation, processor)
+        if template is None:
             return _searched(ids, conversation, processor)
-        prompt = prompt_of(conversation, row, processor)
+        finder, prompt = finder_of(processor, template), prompt_of(conversation, row, processor)
         prefixes = ["", *(prefix for prefix in THINKING_PREFIXES if finder.knows(prefix))]
         return _first_that_fits(ids, [with_prefix(prompt, prefix) for prefix in prefixes], finder)
     except RefuseSample as refusal:
@@ -68,29 +69,46 @@ def prompt_of(conversation: Conversation, row: int, processor: Any) -> Prompt:
         RefuseSample: The template rejects it, an answer is empty, or its turns cannot be located.
         StopRun: The processor has no chat template, or none that can be used.
     """
-    finder = finder_of(processor)
-    if finder is None:
+    template = template_of(conversation, processor)
+    if template is None:
         raise StopRun(f"{type(processor).__name__} has no chat template", "Save one with it.")
     if not any(message.get("role") == "assistant" for message in conversation):
-        return Prompt(text="", spans=())
-    rendered = finder.turns.render(sample_of(conversation, row))
-    return Prompt(text=rendered.text, spans=rendered.label_spans)
+        return Prompt(text=rendered(conversation, processor), spans=())
+    finding = finder_of(processor, template).turns.render(sample_of(conversation, row))
+    prompt = Prompt(text=finding.text, spans=finding.label_spans)
+    if any(message.keys() - {"role", "content"} for message in conversation):
+        refuse_unread(prompt.text, rendered(conversation, processor))
+    return prompt
 
 
-def labels_of(ids: Tensor, prompt: Prompt, processor: Any) -> Tensor:
+def refuse_unread(text: str, expected: str) -> None:
+    """Refuse a conversation whose template reads more of its messages than their roles and contents.
+
+    Raises:
+        RefuseSample: It does.
+    """
+    if text != expected:
+        raise RefuseSample(
+            "template-extras", "its messages hold more than roles and contents, and its template reads it"
+        )
+
+
+def labels_of(ids: Tensor, conversation: Conversation, prompt: Prompt, processor: Any) -> Tensor:
     """Labels of one row whose text is known.
 
     Args:
         ids: [S] the processor's tokens, padded on either side.
+        conversation: The row's.
         prompt: The text that they were made from.
         processor: What made them.
 
     Raises:
         RefuseSample: They were not.
     """
-    finder = finder_of(processor)
-    assert finder is not None, "a prompt comes from a chat template"
-    return finder.labels(ids, prompt)
+    template = template_of(conversation, processor)
+    if template is None or not prompt.spans:
+        return torch.full_like(ids, IGNORE_INDEX)
+    return finder_of(processor, template).labels(ids, prompt)
 
 
 def with_prefix(prompt: Prompt, prefix: str) -> Prompt:

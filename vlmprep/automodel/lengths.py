@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vlmprep.automodel.batches import rendered, too_long
+from vlmprep.automodel.batches import too_long
 from vlmprep.automodel.conversations import Conversation, ensure_rgb, media_of
 from vlmprep.automodel.media import load_media
+from vlmprep.automodel.templates import rendered
 
 __all__ = ["count_tokens", "drop_overlong", "image_config", "media_tokens"]
 

@@ -6,6 +6,7 @@ processor's own sampling asks for, and go in as frames with their metadata. Soun
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from vlmprep.automodel.conversations import Conversation, Medium, media_of
+from vlmprep.automodel.templates import is_smolvlm
 from vlmprep.mediafiles.sounds import resampled
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
@@ -188,7 +190,11 @@ def _located(kind: MediaKind, value: str | os.PathLike[str]) -> Media:
 def _loaded_clip(processor: Any, video: Media) -> Any:
     from vlmprep.families.clips import load_clip  # PyAV, only where there are clips
 
-    return load_clip(processor.video_processor, video)
+    sampler = processor.video_processor
+    if is_smolvlm(processor) and video.frames is None:
+        sampler = copy.copy(sampler)
+        sampler.do_sample_frames = True
+    return load_clip(sampler, video)
 
 
 def _loaded_sound(medium: Media, sampling_rate: int) -> NDArray[np.float32]:

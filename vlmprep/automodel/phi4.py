@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlmprep.automodel.batches import Batch, Call, collate, finished, rendered
+from vlmprep.automodel.batches import Batch, Call, collate, finished
 from vlmprep.automodel.conversations import Conversation, ensure_rgb, extract_media, items_of, media_of
 from vlmprep.automodel.labels import build_labels
 from vlmprep.automodel.media import audio_rate, sound_of
+from vlmprep.automodel.templates import rendered
 from vlmprep.schema.errors import RefuseSample
 
 __all__ = ["collate_phi4"]
