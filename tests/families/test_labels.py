@@ -170,8 +170,21 @@ def test_an_image_in_an_answer_is_never_a_label(family):
     sample = sample_of(("user", "Draw"), ("assistant", [IMAGE, "Here", IMAGE, "and here."]))
     tokens = encode(family, sample, [(40, 60)] * 2).expand()
     assert not (tokens.is_label & (tokens.mm_token_type_ids > 0)).any()
-    assert family.decode(tokens.input_ids[tokens.is_label].tolist()).endswith("and here.<|im_end|>")
-    assert refusal(family, ("user", "Draw"), ("assistant", ["Here", IMAGE])) == "unlocatable-turns"
+    assert learned(family, ("user", "Draw"), ("assistant", [IMAGE, "Here", IMAGE, "and here."])) == [
+        "Here",
+        "and here.<|im_end|>",
+    ]
+
+
+def test_an_answer_may_end_with_images(family):
+    turns = [
+        ("user", "Draw"),
+        ("assistant", ["Here", IMAGE, "and", IMAGE, IMAGE]),
+        ("user", [IMAGE]),
+        ("assistant", "A"),
+    ]
+    assert learned(family, *turns) == ["Here", "and", "<|im_end|>", "A<|im_end|>"]
+    assert learned(family, *turns, unlearned=[1]) == ["A<|im_end|>"]
 
 
 @pytest.mark.parametrize("role", ["system", "user", "tool", "assistant"])

@@ -143,11 +143,28 @@ def test_a_template_that_alters_a_text_is_refused_for_that_text_alone(change, te
         assert runs(family, sample_of(("user", "Q"), ("assistant", "1")))
 
 
-def test_trimming_the_answers_alone_is_followed_where_it_can_be_seen():
+def test_trimming_the_answers_alone_is_followed():
     family = family_with(PLAIN.replace("{{ p.text }}", "{{ (p.text | trim) if m.role == 'assistant' else p.text }}"))
     assert runs(family, sample_of(("user", "Q"), ("assistant", " A"))) == ["A<|im_end|>"]
     assert runs(family, sample_of(("user", " Q"), ("assistant", "A"))) == ["A<|im_end|>"]
-    assert refusal(family, sample_of(("user", " Q"), ("assistant", " A"))).code == "unlocatable-turns"
+    assert runs(family, sample_of(("user", " Q"), ("assistant", " A"))) == ["A<|im_end|>"]
+    tokens = encode(family, sample_of(("user", " Q"), ("assistant", " A"))).expand()
+    assert "user\n Q<|im_end|>" in family.decode(tokens.input_ids.tolist())
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "left"),
+    [
+        (".strip('\\n')", "\n \n A \n \n", " \n A \n "),
+        (".lstrip('\\n')", "\n\nA\n", "A\n"),
+        (".rstrip()", " \nA \n", " \nA"),
+        (" | trim", "\t A\u3000", "A"),
+    ],
+)
+def test_texts_are_stripped_as_the_template_strips_them(how, text, left):
+    family = family_with(PLAIN.replace("{{ p.text }}", "{{ p.text" + how + " }}"))
+    (run,) = runs(family, sample_of(("user", text), ("assistant", text)))
+    assert run.lstrip("\n") == left.lstrip("\n") + "<|im_end|>"
 
 
 @pytest.mark.parametrize("template", [PRINTED, PRINTED_MARKED, JOINED])

@@ -69,10 +69,10 @@ class BaseFamily(ABC):
         self.loader: Loader = image_loader(processor.image_processor)
         self.pad_token_id = pad_token(processor.tokenizer)
         self.fake_image_size: tuple[int, int] = (FAKE_IMAGE_SIDE, FAKE_IMAGE_SIDE)  # height, width
-        self._control_tokens = control_pattern(processor)
+        self.control_tokens = control_pattern(processor)
         self._keep_control_text = keep_control_text
-        self._turns = TurnFinder(processor, self._control_tokens)
-        self._encoder = PlaceholderEncoder(processor, self._control_tokens)
+        self._turns = TurnFinder(processor, self.control_tokens)
+        self._encoder = PlaceholderEncoder(processor, self.control_tokens)
         kept = functools.lru_cache(maxsize=COUNTS_KEPT)
         self._measured_image = kept(self._measure_image)
         self._measured_video = kept(self._measure_video)
@@ -180,9 +180,9 @@ class BaseFamily(ABC):
     def _rendered(self, sample: Sample) -> Rendered:
         if self._keep_control_text:
             return self._turns.render(sample)
-        refuse_control_text(sample, self._control_tokens)
+        refuse_control_text(sample, self.control_tokens)
         rendered = self._turns.render(sample)
-        refuse_joined_control_text(rendered.text, rendered.num_control_tokens, self._control_tokens)
+        refuse_joined_control_text(rendered.text, rendered.num_control_tokens, self.control_tokens)
         return rendered
 
     def _labelled(self, collapsed: Collapsed, ids: NDArray[np.int32] | RefuseSample) -> Encoded:

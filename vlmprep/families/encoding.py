@@ -36,6 +36,8 @@ class Collapsed:
     """Character ranges that the loss counts, in order."""
     counts: Sequence[MediaCount]
     """What the family makes of each medium, in the order of the text."""
+    num_left_out_characters: int = 0
+    """Of thoughts that the template leaves out."""
 
 
 class PlaceholderEncoder:
@@ -85,7 +87,7 @@ class PlaceholderEncoder:
         Raises:
             RefuseSample: The rendered text has other placeholders than the conversation has media.
         """
-        return Collapsed(*self._collapse(rendered, counts, kinds))
+        return Collapsed(*self._collapse(rendered, counts, kinds), rendered.num_left_out_characters)
 
     def tokenize(self, texts: Sequence[str]) -> list[NDArray[np.int32] | RefuseSample]:
         """Token ids of several texts, or why a text has none.
@@ -126,7 +128,13 @@ class PlaceholderEncoder:
             )
         repeats[placeholders] = [length for count in in_order for length in count.run_lengths]
         is_label &= types == 0
-        return Encoded(input_ids=ids, is_label=is_label, mm_token_type_ids=types, repeats=repeats)
+        return Encoded(
+            input_ids=ids,
+            is_label=is_label,
+            mm_token_type_ids=types,
+            repeats=repeats,
+            num_left_out_characters=collapsed.num_left_out_characters,
+        )
 
     def _tokenized(self, texts: Sequence[str]) -> list[NDArray[np.int32] | RefuseSample]:
         adds_special = list(map(self._adds_special, texts))
@@ -203,7 +211,9 @@ class PlaceholderEncoder:
         def moved(at: int) -> int:
             return at + int(gained[np.searchsorted(ends, at, side="right")])
 
-        return text, [(moved(start), moved(end)) for start, end in rendered.label_spans], in_order
+        replaced = [move["new_span"] for move in moves]
+        spans = [piece for start, end in rendered.label_spans for piece in outside(replaced, moved(start), moved(end))]
+        return text, spans, in_order
 
     def shorten(self, replacement: str) -> tuple[str, tuple[int, ...]]:
         """Write every run of placeholders in a replacement once.
@@ -266,6 +276,16 @@ class PlaceholderEncoder:
             for token in getattr(self._processor, f"{kind}_token_ids", [])
             if token is not None
         ]
+
+
+def outside(ranges: Sequence[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """The pieces of `start` to before `end` that lie in none of some ranges, which are in order."""
+    pieces = []
+    for first, stop in ranges:
+        if start < stop and first < end:
+            pieces.append((start, first))
+            start = stop
+    return [(a, b) for a, b in [*pieces, (start, end)] if a < b]
 
 
 def tokens_over(encoding: tokenizers.Encoding, start: int, end: int) -> slice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,6 +38,8 @@ class Encoded:
     is_label: NDArray[np.bool_]  # [C]: the loss counts this token
     mm_token_type_ids: NDArray[np.uint8]  # [C]
     repeats: NDArray[np.int32]  # [C]: how often the entry stands in the sequence
+    num_left_out_characters: int = 0
+    """Of thoughts of earlier turns, which the chat template leaves out as it does at inference."""
 
     @property
     def num_tokens(self) -> int:
@@ -88,6 +91,11 @@ class Family(Protocol):
     @property
     def pad_token_id(self) -> int:
         """What fills a batch behind the shorter packs."""
+        ...
+
+    @property
+    def control_tokens(self) -> re.Pattern[str]:
+        """Matches the model's control tokens in text."""
         ...
 
     def measure(self, sizes: Sequence[MediaSize]) -> list[MediaCount]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from vlmprep.families.control import control_pattern
 from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.loading import load_family
 from vlmprep.schema.errors import StopRun
-from vlmprep.schema.family import FamilySettings
+from vlmprep.schema.family import Family, FamilySettings
 from vlmprep.shardformat.manifest import Manifest
 
 __all__ = ["Decoder", "find_decoder"]
@@ -24,15 +21,14 @@ class Decoder:
         family: As `load_family` makes it.
     """
 
-    def __init__(self, family: Any) -> None:
+    def __init__(self, family: Family) -> None:
         self._family = family
-        self._control: re.Pattern[str] = control_pattern(family.processor)
 
     def pieces(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
         """(text, whether it is a control token) of some ids, in order."""
         text = self._family.decode(ids)
         pieces, at = [], 0
-        for match in self._control.finditer(text):
+        for match in self._family.control_tokens.finditer(text):
             pieces += [(text[at : match.start()], False), (match[0], True)]
             at = match.end()
         return [piece for piece in [*pieces, (text[at:], False)] if piece[0]]
@@ -53,7 +49,7 @@ def find_decoder(
     """
     settings = FamilySettings(processor=processor) if processor else processor_of(manifest)
     try:
-        family: Any = load_family(replace(settings, trust_remote_code=trust_remote_code))
+        family = load_family(replace(settings, trust_remote_code=trust_remote_code))
     except StopRun as error:
         return None, f"Token ids are shown because {error.message}. Name the processor with --processor."
     made_with = manifest.fingerprint.get("tokenizer")

@@ -1,0 +1,170 @@
+r"""A conversation as chat templates take it, and the texts in it that a template is expected to write.
+
+A text that holds a thought, `<think>R</think>A`, counts as two: many templates take the thought out, move it or leave it out.
+Its tags are then the text's own words, which stand between the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlmprep.schema.conversation import Media, Message, Part, Sample, Text, ToolCall
+
+__all__ = ["Dialogue", "Slot", "conversation_of", "media_gaps", "shape_of", "slots_of", "with_texts"]
+
+THOUGHT = re.compile(r"(<think>)?(.*?)</think>(.*)", re.DOTALL)
+"""A thought and an answer in one text; models whose prompt ends with `<think>` leave the opening tag out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue:
+    """What a chat template is given."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, sample: Sample) -> Dialogue:
+        """A sample's."""
+        return cls(messages=sample.messages, tools=sample.tools)
+
+    @property
+    def has_calls(self) -> bool:
+        """Some message calls a tool."""
+        return any(message.tool_calls for message in self.messages)
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but texts and media in turns: its layout depends on its shape alone."""
+        return not self.tools and not any(m.tool_calls or m.name or m.call_id for m in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One text of a conversation."""
+
+    message: int
+    """0-based number of its message."""
+    text: str
+    is_reasoning: bool = False
+    """The assistant's thought, which templates may leave out of earlier turns."""
+
+
+def slots_of(messages: tuple[Message, ...]) -> list[Slot]:
+    """The texts of a conversation, in order: the thought of a message before its content."""
+    slots: list[Slot] = []
+    for at, message in enumerate(messages):
+        if message.reasoning is not None:
+            slots.append(Slot(at, message.reasoning, is_reasoning=True))
+        for part, may_think in own_parts(message):
+            if isinstance(part, Text):
+                texts = pieces_of(part.text, may_think)[1]
+                slots.extend(Slot(at, text, n < len(texts) - 1) for n, text in enumerate(texts))
+    return slots
+
+
+def media_gaps(message: Message) -> list[bool]:
+    """Whether a medium stands before each of a message's texts, and behind the last."""
+    gaps = [] if message.reasoning is None else [False]
+    medium = False
+    for part, may_think in own_parts(message):
+        if isinstance(part, Text):
+            gaps += [medium] + [False] * (len(pieces_of(part.text, may_think)[1]) - 1)
+        medium = isinstance(part, Media)
+    return [*gaps, medium]
+
+
+def pieces_of(text: str, may_think: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A text as fixed words and texts in turn: equally many, the fixed ones first."""
+    if may_think and "</think>" in text and (found := THOUGHT.fullmatch(text)):
+        return (found[1] or "", "</think>"), (found[2], found[3])
+    return ("",), (text,)
+
+
+def own_parts(message: Message) -> Iterator[tuple[Part, bool]]:
+    """A message's parts, each with whether it may hold a thought: an assistant's first text may."""
+    may_think = message.role == "assistant"
+    for part in message.parts:
+        yield part, may_think
+        may_think = may_think and not isinstance(part, Text)
+
+
+def with_texts(messages: tuple[Message, ...], texts: Iterable[str]) -> tuple[Message, ...]:
+    """The same conversation with other texts, as many as `slots_of` gives."""
+    left = iter(texts)
+    changed = []
+    for message in messages:
+        reasoning = None if message.reasoning is None else next(left)
+        parts = tuple(
+            part if isinstance(part, Media) else Text(text="".join(word + next(left) for word in pieces_of(*pair)[0]))
+            for part, pair in ((part, (getattr(part, "text", ""), may_think)) for part, may_think in own_parts(message))
+        )
+        changed.append(dataclasses.replace(message, reasoning=reasoning, parts=parts))
+    return tuple(changed)
+
+
+Shape = tuple[tuple[str, bool, tuple[str, ...]], ...]
+
+
+def shape_of(messages: tuple[Message, ...]) -> Shape:
+    """What a plain conversation's layout depends on: roles, kinds of parts, fixed words."""
+    return tuple(
+        (
+            message.role,
+            message.reasoning is not None,
+            tuple(
+                part.kind if isinstance(part, Media) else "|".join(("text", *pieces_of(part.text, may_think)[0]))
+                for part, may_think in own_parts(message)
+            ),
+        )
+        for message in messages
+    )
+
+
+def conversation_of(messages: tuple[Message, ...], *, plain_text: bool) -> list[dict[str, Any]]:
+    """Messages as transformers' chat templates take them.
+
+    Args:
+        messages: The conversation.
+        plain_text: Messages of nothing but text go in as strings.
+    """
+    return [
+        {**spoken(message, plain_text), **thought(message), **called(message), **named(message)} for message in messages
+    ]
+
+
+def spoken(message: Message, plain_text: bool) -> dict[str, Any]:
+    """Role and content."""
+    if plain_text and all(isinstance(part, Text) for part in message.parts):
+        content: Any = "".join(part.text for part in message.parts if isinstance(part, Text))
+    else:
+        content = [{"type": "text", "text": p.text} if isinstance(p, Text) else {"type": p.kind} for p in message.parts]
+    return {"role": message.role, "content": content}
+
+
+def thought(message: Message) -> dict[str, str]:
+    """Reasoning under the names that transformers gives it before it renders."""
+    if message.reasoning is None:
+        return {}
+    return {"reasoning_content": message.reasoning, "thinking": message.reasoning}
+
+
+def called(message: Message) -> dict[str, Any]:
+    """Tool calls as OpenAI and transformers write them, with arguments as objects."""
+    return {"tool_calls": [call_of(call) for call in message.tool_calls]} if message.tool_calls else {}
+
+
+def call_of(call: ToolCall) -> dict[str, Any]:
+    """One of them."""
+    written: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return written if call.call_id is None else {"id": call.call_id, **written}
+
+
+def named(message: Message) -> dict[str, str]:
+    """Who speaks, and to which call."""
+    names = {"name": message.name, "tool_call_id": message.call_id}
+    return {key: value for key, value in names.items() if value is not None}
