@@ -46,7 +46,7 @@ def test_a_folder_becomes_its_family_once(folder):
     assert isinstance(family, Qwen25VL)
     assert load_family(FamilySettings(processor=str(folder))) is family
     assert family.pad_token_id == family.processor.tokenizer.pad_token_id
-    assert (family.position_axes, family.kinds) == (3, frozenset({"image"}))
+    assert (family.position_axes, family.kinds) == (3, frozenset({"image", "video"}))
 
 
 def test_an_end_of_sequence_pads_where_nothing_else_does(folder):
