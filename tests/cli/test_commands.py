@@ -254,3 +254,22 @@ def test_balancing_compute_is_refused_before_anything_runs(
     assert code == 1
     assert "has no cost model" in err
     assert not (tmp_path / "set").exists()
+
+
+def test_settings_of_the_processor_change_what_is_counted(
+    vlmprep: Any, processor_dir: ProcessorDir, tmp_path: Path
+) -> None:
+    name = picture(tmp_path / "a.png", height=600, width=800)
+    rows = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "What?", "A square.", [name])])
+    tokens = {}
+    for option in ("max_pixels=50176", 'size={"shortest_edge": 3136, "longest_edge": 50176}', "max_pixels=100352"):
+        out = tmp_path / str(len(tokens))
+        command = ("estimate", rows, "--processor", processor_dir(), "-o", out, "--processor-option", option, "--json")
+        code, printed, _ = vlmprep(*command)
+        assert code == 0
+        tokens[option] = json.loads(printed)["totals"]["num_visual_tokens"]
+    few, same, many = tokens.values()
+    assert few == same < many
+    code, _, said = vlmprep(*command[:-2], "max_pixels", "--json")
+    assert code == 2
+    assert "is not NAME=VALUE" in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 from collections import Counter
@@ -222,7 +221,6 @@ def decisive(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "processor"}
 
 
-@functools.cache
 def ledger_settings(settings: CountSettings) -> dict[str, Any]:
     """What settings.json of a ledger says."""
     family = load_family(settings.family)
