@@ -104,3 +104,10 @@ def test_joined_pixels_keep_their_order_whatever_their_memory(orders: tuple[Comp
     np.testing.assert_array_equal(joined.numpy(), np.concatenate(parts))
     one = packed(parts[0], orders[0])
     assert joined.stride().index(max(joined.stride())) == one.stride().index(max(one.stride()))
+
+
+def test_a_mask_that_hides_nothing_is_stored_as_its_sides() -> None:
+    rule = PixelRule(arithmetic="stored", layout="ones", lead=True)
+    sides = torch.tensor([[3, 5], [3, 5]])
+    assert torch.equal(restore(sides, rule), torch.ones((1, 2, 3, 5), dtype=torch.int64))
+    assert restore(sides[:0], rule).shape[:2] == (1, 0)

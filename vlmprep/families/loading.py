@@ -9,9 +9,11 @@ from typing import Any
 
 from vlmprep.families.base import BaseFamily
 from vlmprep.families.gemma4 import Gemma4
+from vlmprep.families.idefics3 import Idefics3, SmolVLM
 from vlmprep.families.internvl import InternVL
 from vlmprep.families.kimi import KimiK25
 from vlmprep.families.kimi_vl import KimiVL
+from vlmprep.families.llava_onevision import LlavaOnevision
 from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from vlmprep.families.step3p7 import Step3p7
 from vlmprep.families.wording import first_line
@@ -23,12 +25,15 @@ __all__ = ["load_family"]
 
 FAMILIES: dict[str, Callable[..., Family]] = {
     "Gemma4Processor": Gemma4,
+    "Idefics3Processor": Idefics3,
     "InternVLProcessor": InternVL,
     "KimiVLProcessor": KimiVL,
     "Kimi_K25Processor": KimiK25,
+    "LlavaOnevisionProcessor": LlavaOnevision,
     "Qwen2VLProcessor": Qwen2VL,
     "Qwen2_5_VLProcessor": Qwen25VL,
     "Qwen3VLProcessor": Qwen3VL,
+    "SmolVLMProcessor": SmolVLM,
     "Step3p7Processor": Step3p7,
 }
 """By the class of the processor that AutoProcessor makes."""

@@ -59,6 +59,8 @@ def restore(
     """
     beside = fields or {}
     values = _as_stored(stored, dtype) if rule.arithmetic == "stored" else _computed(stored, rule, dtype)
+    if rule.layout == "ones":
+        values = _ones(values)
     if rule.mask is not None:
         values *= beside[rule.mask].to(values.device).bool().unsqueeze(1)
     values = _grouped(values, rule, beside)
@@ -85,6 +87,13 @@ def _as_stored(stored: Tensor, dtype: torch.dtype) -> Tensor:
     if stored.dtype == torch.uint16:
         stored = stored.view(torch.bfloat16)
     return stored.to(dtype) if stored.is_floating_point() else stored
+
+
+def _ones(sizes: Tensor) -> Tensor:
+    """[N, 2] heights and widths, all alike, to ones of this size."""
+    items = len(sizes)
+    height, width = sizes[0].tolist() if items else (0, 0)
+    return sizes.new_ones((items, height, width))
 
 
 def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:

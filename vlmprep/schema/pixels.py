@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 __all__ = ["Arithmetic", "Layout", "PixelRule"]
 
 Arithmetic: TypeAlias = Literal["fused", "two_step", "scale", "divide", "as_float", "stored"]
-Layout: TypeAlias = Literal["rows", "rows_channels_last", "images", "stored"]
+Layout: TypeAlias = Literal["rows", "rows_channels_last", "images", "ones", "stored"]
 
 NUMBERS = ("arithmetic", "rescale", "mean", "std", "repeat")
 """What the manifest says of every field."""
@@ -44,7 +44,8 @@ class PixelRule:
     """How often a stored patch stands in time: the model's row is `[channels, repeat, height, width]`, flattened."""
     layout: Layout = "rows"
     """`rows`: `[N, channels * repeat * height * width]`; `rows_channels_last`: `[N, height * width * channels]`; `images`:
-    `[N, channels, height, width]`; `stored`: the shape that the field has."""
+    `[N, channels, height, width]`; `ones`: `[N, height, width]` of ones, whose height and width the stored `[N, 2]` say, all
+    alike: a mask that hides nothing; `stored`: the shape that the field has."""
     per_medium: int | str | None = None
     """A number: each medium has so many items, `[media, number, ...]`. The name of a field `[media]`: it says how many each
     has, as the product of its numbers where it is `[media, axes]`; behind the items of the shorter ones stands `fill`,

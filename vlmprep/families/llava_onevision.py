@@ -1,0 +1,161 @@
+"""LLaVA-OneVision: an image that stands alone in its sample is cut into crops, several are not; clips of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers.image_processing_utils import select_best_resolution
+
+from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, require
+from vlmprep.families.base import Expected
+from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes
+from vlmprep.families.wording import first_line
+from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.media import ImageSize, MediaCount, MediaSize, VideoSize
+from vlmprep.schema.pixels import PixelRule
+
+__all__ = ["LlavaOnevision"]
+
+CROPS = "pixel_values_items"
+"""Field that says how many crops each image has, the whole image included; readers need it, the model does not."""
+
+
+class LlavaOnevision(TiledFamily):
+    """LLaVA-OneVision in transformers' own form.
+
+    The model reads all clips of a pack from one tensor `[clips, frames, ...]`, so they must have as many frames: clips are
+    packed where the video processor samples a fixed number of them.
+
+    Args:
+        processor: The model's own processor.
+        config: The model's config, or None.
+        keep_control_text: Let text through that holds the model's control tokens.
+
+    Raises:
+        StopRun: Settings that counts and pixels do not rest on, or the config is another model's.
+    """
+
+    name: ClassVar[str] = "llava_onevision"
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "video"})
+    needs: ClassVar[tuple[str, ...]] = ("do_resize", "do_rescale", "do_normalize", "do_pad")
+
+    def __init__(self, processor: Any, config: Any = None, *, keep_control_text: bool = False) -> None:
+        super().__init__(processor, config, keep_control_text=keep_control_text)
+        self.fake_image_size = STRIP
+        self._videos = processor.video_processor
+        require(self._videos, "video", "do_resize", "do_rescale", "do_normalize")
+        self._refuse_center_crop()
+        self._refuse_other_config()
+        self._speck = (
+            torch.zeros((3, 1, 1), dtype=torch.uint8) if self.loader == "torchvision" else Image.new("RGB", (1, 1))
+        )
+        self._num_frames = getattr(self._videos, "num_frames", None) if self._videos.do_sample_frames else None
+
+    def _refuse_center_crop(self) -> None:
+        for part in (self._images, self._videos):
+            if part.do_center_crop or not (part.size and part.size["height"]):
+                raise StopRun(
+                    f"{type(part).__name__} crops the middle of images, or resizes them to no height and width",
+                    "Set do_center_crop to false and size to a height and a width, as the published processors have it.",
+                )
+
+    def _refuse_other_config(self) -> None:
+        grid = getattr(self.config, "image_grid_pinpoints", None)
+        if grid is not None and [list(point) for point in grid] != [list(p) for p in self._images.image_grid_pinpoints]:
+            raise StopRun(
+                "the model's config cuts images by another image_grid_pinpoints than the processor",
+                "Give the config that belongs to the processor (--model-config).",
+            )
+
+    def measure(self, sizes: Sequence[MediaSize]) -> list[MediaCount]:
+        """Count all media of one sample; its first image says how many it has (`batch_num_images`). See Family."""
+        counts = super().measure(sizes)
+        images = [at for at, count in enumerate(counts) if count.kind == "image"]
+        for at in images:
+            said = [len(images)] if at == images[0] else []
+            inputs = {**counts[at].inputs, "batch_num_images": np.array(said, dtype=np.int64)}
+            counts[at] = replace(counts[at], inputs=inputs)
+        return counts
+
+    def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
+        side_height, side_width = self._images.size["height"], self._images.size["width"]
+        num_crops = 1
+        if num_alike == 1:
+            height, width = select_best_resolution(size.shape, self._images.image_grid_pinpoints)
+            num_crops += -(-height // side_height) * -(
+                -width // side_height
+            )  # square crops, as the image processor cuts
+        one_crop = torch.empty((3, side_height, side_width), device="meta")
+        return Expected(
+            inputs={
+                "image_sizes": np.array([size.shape], dtype=np.int64),
+                CROPS: np.array([num_crops], dtype=np.int64),
+            },
+            num_patches=num_crops,
+            stored_bytes=pixel_bytes(num_crops, side_height, side_width),
+            hints={"batch_num_images": [num_alike], "image_sizes": [size.shape], "pixel_values": [[one_crop]]},
+        )
+
+    def _video_inputs(self, size: VideoSize, num_alike: int) -> Expected:
+        num_frames = len(sampled_frames(self._videos, clip_metadata(size)))
+        if num_frames != self._num_frames:
+            wanted = f"all clips must have the {self._num_frames} that the video processor samples"
+            if self._num_frames is None:
+                wanted = "set do_sample_frames and num_frames of the video processor"
+            raise RefuseSample(
+                "clip-length",
+                f"{num_frames} frames; the model reads all clips of a pack as one block of equal lengths: {wanted}",
+            )
+        height, width = self._videos.size["height"], self._videos.size["width"]
+        return Expected(
+            inputs={},
+            num_patches=num_frames,
+            stored_bytes=pixel_bytes(num_frames, height, width),
+            hints={"pixel_values_videos": torch.empty((1, num_frames, 3, height, width), device="meta")},
+        )
+
+    def tensors(self, decoded: Any, count: MediaCount) -> dict[str, NDArray[Any]]:
+        """One decoded image or clip as levels.
+
+        Returns:
+            Of an image, `pixel_values` uint8 [crops, 3, side, side], how many crops they are, `image_sizes` [1, 2] and
+            `batch_num_images`; of a clip, `pixel_values_videos` uint8 [frames, 3, side, side].
+
+        Raises:
+            RefuseSample: The processor does not take it.
+        """
+        if isinstance(decoded, Clip):
+            return self._clip_tensors(decoded)
+        alone = count.num_alike == 1
+        made = self._processed([[decoded]] if alone else [[decoded, self._speck]])
+        pixels = levels_of(made["pixel_values"][0])
+        return {
+            "pixel_values": pixels,
+            CROPS: np.array([len(pixels)], dtype=np.int64),
+            "image_sizes": np.asarray(made["image_sizes"][:1], dtype=np.int64),
+            "batch_num_images": count.inputs["batch_num_images"],
+        }
+
+    def _clip_tensors(self, clip: Clip) -> dict[str, NDArray[Any]]:
+        try:
+            made = self._videos(
+                [clip.frames], video_metadata=[clip.metadata], do_sample_frames=False, **PLAIN, return_tensors="pt"
+            )
+        except (ValueError, RuntimeError) as error:
+            raise RefuseSample("video-shape", f"the clip does not fit the processor: {first_line(error)}") from error
+        return {"pixel_values_videos": levels_of(made["pixel_values_videos"][0])}
+
+    def pixel_rules(self) -> dict[str, PixelRule]:
+        """How stored levels become `[images, most crops, ...]`, zeros behind the shorter ones, and `[clips, frames, ...]`."""
+        images = arithmetic_rule(self._images, self.loader, layout="images", per_medium=CROPS, drops=(CROPS,))
+        if self._num_frames is None:
+            return {"pixel_values": images}
+        clips = arithmetic_rule(self._videos, "torchvision", layout="images", per_medium=int(self._num_frames))
+        return {"pixel_values": images, "pixel_values_videos": clips}
