@@ -14,6 +14,7 @@ text that looks like a marker or like an answer is never taken for one.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections import Counter
 from dataclasses import dataclass
@@ -148,9 +149,21 @@ def tokens_of(tokenizer: Any, text: str, start: int, end: int) -> tuple[list[int
     ids: list[int] = list(encoded["input_ids"])
     if encodings := getattr(encoded, "encodings", None):
         return ids, tokens_over(encodings[0], start, end)
-    lengths = [len(tokenizer.decode(ids[:count])) for count in range(len(ids) + 1)]  # no places: by what is decoded
-    first = next(at for at in range(len(ids)) if lengths[at + 1] > start)
-    return ids, slice(first, 1 + next(at for at in range(first, len(ids)) if lengths[at + 1] >= end))
+    return ids, decoded_over(tokenizer, ids, text, start, end)
+
+
+def decoded_over(tokenizer: Any, ids: list[int], text: str, start: int, end: int) -> slice:
+    """The same for a tokenizer that does not say where its tokens lie: by how much of the text they decode to.
+
+    Raises:
+        RefuseSample: They do not decode to the text.
+    """
+    if tokenizer.decode(ids) != text:
+        raise not_this_text()
+    whole = [len(os.path.commonprefix([tokenizer.decode(ids[:count]), text])) for count in range(len(ids) + 1)]
+    # A token that ends within a character belongs to that character.
+    over = [at for at in range(len(ids)) if whole[at] < end and max(whole[at + 1], whole[at] + 1) > start]
+    return slice(over[0], over[-1] + 1)
 
 
 _FINDERS: weakref.WeakKeyDictionary[Any, dict[str, Finder]] = weakref.WeakKeyDictionary()
