@@ -155,6 +155,8 @@ def picture_stream(container: InputContainer, name: str) -> VideoStream:
         raise RefuseSample("no-video", f"{name} holds no pictures, only {kinds_in(container)}")
     if streams[0].disposition & Disposition.attached_pic:
         raise RefuseSample("no-video", f"the first pictures in {name} are a cover, no video")
+    if streams[0].codec_context is None:
+        raise RefuseSample("unread-codec", f"{name}: FFmpeg has no decoder for its pictures")
     streams[0].thread_type = "SLICE"  # frames come out as early as they can
     return streams[0]
 
@@ -167,7 +169,7 @@ def kinds_in(container: InputContainer) -> str:
 def number_of_frames(stream: VideoStream, tally: PacketTally, rest: Iterator[VideoFrame], num_bytes: int) -> int:
     """Frames that decoding gives, by the cheapest way that is exact; the first was taken already."""
     container = stream.container
-    sure = container.format.name in INDEXED and stream.codec_context.name in PACKET_IS_FRAME and tally.starts_clean
+    sure = container.format.name in INDEXED and stream.codec_context.codec.canonical_name in PACKET_IS_FRAME and tally.starts_clean
     if not sure:
         return check_frames(1 + sum(1 for _ in rest), tally.most, tally.name)
     if container.format.name.startswith("mov") and 0 < stream.frames == len(stream.index_entries):

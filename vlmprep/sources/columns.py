@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ MEDIA_COLUMNS: dict[MediaKind, tuple[str, ...]] = {
     "video": ("videos", "video"),
     "audio": ("audios", "audio"),
 }
+IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp)$", re.IGNORECASE)
+"""A column called `video` that lists nothing else is one clip."""
 
 
 class MediaColumn:
@@ -31,7 +34,10 @@ class MediaColumn:
     __slots__ = ("_kind", "_left", "_record", "_taken", "_wanted")
 
     def __init__(self, kind: MediaKind, record: Mapping[str, Any], wanted: tuple[str, ...]) -> None:
-        value: Any = next((record[name] for name in filled(record, wanted)), [])
+        name = next(iter(filled(record, wanted)), None)
+        value: Any = [] if name is None else record[name]
+        if name == "video" and is_images(value):
+            value = [value]
         self._kind, self._record, self._wanted = kind, record, wanted
         self._left = list(reversed(value)) if isinstance(value, list) else [value]
         self._taken = 0
@@ -64,6 +70,11 @@ class MediaColumn:
         if found is not None:
             return f"column {found!r}"
         return f"the row, which has no column {' or '.join(map(repr, self._wanted))} but {names(self._record)}"
+
+
+def is_images(value: Any) -> bool:
+    """Whether a list is one clip, given by its images, rather than several clips."""
+    return isinstance(value, list) and all(isinstance(name, str) and IMAGE_NAME.search(name) for name in value)
 
 
 def filled(record: Mapping[str, Any], wanted: tuple[str, ...]) -> list[str]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from vlmprep.schema.conversation import Media, MediaKind, Message, Part, Sample, Text
+from vlmprep.schema.conversation import MediaKind, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources.columns import MEDIA_COLUMNS, MediaColumn, media_columns, message_column
-from vlmprep.sources.locations import resolve_location
+from vlmprep.sources.columns import MediaColumn, media_columns, message_column
+from vlmprep.sources.mentions import MediaMentions
 from vlmprep.sources.records import parse_record, sample_id
 from vlmprep.sources.spec import SourceSpec
-from vlmprep.sources.wording import clipped, kind_of, names, shown
+from vlmprep.sources.wording import kind_of, names, shown
 
 __all__ = ["RowReader"]
 
@@ -45,6 +44,14 @@ class RowReader:
     spec: SourceSpec
     allow_outside_media: bool = False
     allow_remote_media: bool = False
+
+    @property
+    def _mentions(self) -> MediaMentions:
+        return MediaMentions(
+            media_dir=self.spec.media_dir,
+            allow_outside_media=self.allow_outside_media,
+            allow_remote_media=self.allow_remote_media,
+        )
 
     def sample(self, row: int, data: bytes) -> Sample:
         """Parse and convert one row.
@@ -126,7 +133,7 @@ class RowReader:
             if match.start() > end:
                 parts.append(Text(text=text[end : match.start()]))
             kind = cast(MediaKind, match[1])  # the pattern names just the kinds
-            parts.append(self._medium(kind, columns[kind].take()))
+            parts.append(self._mentions.medium(kind, columns[kind].take()))
             end = match.end()
         if end < len(text):
             parts.append(Text(text=text[end:]))
@@ -137,28 +144,12 @@ class RowReader:
         kind = piece.get("type") if isinstance(piece, dict) else None
         if kind == "text" and isinstance(piece.get("text"), str):
             return [Text(text=piece["text"])] if piece["text"] else []
-        if kind in ("image_url", "video_url", "audio_url"):
-            value = piece.get(kind)
-            return [self._medium(kind.removesuffix("_url"), value.get("url") if isinstance(value, dict) else value)]
-        if isinstance(kind, str) and kind in MEDIA_COLUMNS:
-            value = next((piece[key] for key in (kind, "path", "url") if piece.get(key)), None)
-            return [self._medium(kind, columns[kind].take() if value is None else value)]
+        medium = self._mentions.in_part(piece, columns) if isinstance(piece, dict) else None
+        if medium is not None:
+            return [medium]
         raise RefuseSample(
             "bad-message", f"message {at} has the content part {shown(piece)}, which is none of a kind known"
         )
-
-    def _medium(self, kind: MediaKind, value: Any) -> Media:
-        if not isinstance(value, str):
-            raise RefuseSample("bad-media-path", f"{kind} is {kind_of(value)}, expected a path or URL")
-        if value.startswith("data:"):
-            return Media(kind=kind, content=data_uri(value))
-        location = resolve_location(
-            value.removeprefix("file://"),
-            self.spec.media_dir,
-            allow_outside_media=self.allow_outside_media,
-            allow_remote_media=self.allow_remote_media,
-        )
-        return Media(kind=kind, location=location)
 
 
 def is_learned(at: int, value: Mapping[str, Any]) -> bool:
@@ -172,18 +163,3 @@ def is_learned(at: int, value: Mapping[str, Any]) -> bool:
         if switch not in (0, 1):
             raise RefuseSample("bad-message", f"message {at} has {name} {shown(switch)}, expected true or false")
     return all(switches.values())
-
-
-def data_uri(value: str) -> bytes:
-    """The content of a base64 data URI.
-
-    Raises:
-        RefuseSample: It is another encoding, or broken.
-    """
-    head, _, body = value.partition(",")
-    if not head.endswith(";base64"):
-        raise RefuseSample("bad-media-path", f"data URI {clipped(head)!r} is not base64")
-    try:
-        return base64.b64decode(body, validate=True)
-    except ValueError as error:
-        raise RefuseSample("bad-media-path", f"data URI does not decode: {error}") from None

@@ -17,8 +17,8 @@ __all__ = ["SourceSpec", "find_sources"]
 
 META_BYTES = 16 << 20
 """A .json file above this size is data, never a meta file."""
-COLUMNS = ("messages", "images", "videos", "audios")
-TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
+COLUMNS = ("messages", "images", "videos", "audios", "tools", "system")
+TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag", "function_tag", "observation_tag")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,10 @@ class SourceSpec:
     media_dir: str
     """Absolute folder that relative media paths start at and may not leave."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """messages, images, videos, audios -> the row's own column names; empty: the usual spellings."""
+    """messages, images, videos, audios, tools, system -> the row's own column names; empty: the usual spellings."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """role_tag, content_tag, user_tag, assistant_tag, system_tag -> the row's own words; empty: the usual spellings."""
+    """role_tag, content_tag, and what roles are called (user_tag, assistant_tag, system_tag, function_tag,
+    observation_tag) -> the row's own words; empty: the usual spellings."""
     sample_ratio: float = 1.0
     """Share of the rows that may be planned, a seeded sample."""
 

@@ -1,0 +1,140 @@
+"""Media as rows mention them: paths and URLs, data URIs, encoded sounds, clips as lists of images."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlmprep.schema.conversation import Media, MediaKind
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.sources.columns import MEDIA_COLUMNS, MediaColumn
+from vlmprep.sources.locations import resolve_location
+from vlmprep.sources.wording import clipped, kind_of
+
+__all__ = ["MediaMentions"]
+
+URL_PARTS: dict[str, MediaKind] = {"image_url": "image", "video_url": "video", "audio_url": "audio"}
+PROCESSING = frozenset(
+    {
+        "fps",
+        "max_frames",
+        "max_pixels",
+        "min_frames",
+        "min_pixels",
+        "nframes",
+        "num_frames",
+        "resized_height",
+        "resized_width",
+        "sample_fps",
+        "total_pixels",
+        "video_end",
+        "video_start",
+    }
+)
+"""What some tools read beside a medium: how to sample or resize it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaMentions:
+    """Finds the media that the rows of one source mention."""
+
+    media_dir: str
+    """Absolute folder that relative paths start at and may not leave."""
+    allow_outside_media: bool = False
+    allow_remote_media: bool = False
+
+    def in_part(self, piece: Mapping[str, Any], columns: Mapping[MediaKind, MediaColumn]) -> Media | None:
+        """The medium of a content part; one that names nothing takes from the row's column.
+
+            {"type": "image" | "video" | "audio", [that type | "path" | "url"]: value}    "frames" too for a video
+            {"type": "image_url" | "video_url" | "audio_url", [that type]: value or {"url": value}}
+            {"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}}
+
+        Args:
+            piece: The part.
+            columns: The row's columns of media.
+
+        Returns:
+            None where the part is of another type.
+
+        Raises:
+            RefuseSample: The medium cannot be used, or the part wants it processed in a way of its own.
+        """
+        type_ = piece.get("type")
+        if not isinstance(type_, str) or type_ not in {*MEDIA_COLUMNS, *URL_PARTS, "input_audio"}:
+            return None
+        value = piece.get(type_)
+        if wanted := sorted(PROCESSING & {*piece, *(value if isinstance(value, dict) else ())}):
+            raise RefuseSample(
+                "unsupported-media-option",
+                f"a part of type {type_} has {wanted[0]!r}; media are sampled and resized by the processor's settings alone: "
+                "set it there, and leave it out of the row",
+            )
+        if type_ == "input_audio":
+            return encoded_sound(value)
+        if type_ in URL_PARTS:
+            return self.medium(URL_PARTS[type_], value.get("url") if isinstance(value, dict) else value)
+        kind = next(kind for kind in MEDIA_COLUMNS if kind == type_)
+        keys = (kind, "path", "url", *(("frames",) if kind == "video" else ()))
+        value = next((piece[key] for key in keys if piece.get(key)), None)
+        return self.medium(kind, columns[kind].take() if value is None else value)
+
+    def medium(self, kind: MediaKind, value: Any) -> Media:
+        """A medium from what a row says of it: a path, a URL, a data URI; for a clip a list of these, its images.
+
+        Raises:
+            RefuseSample: It is something else, or lies where it may not.
+        """
+        if kind == "video" and isinstance(value, list):
+            if not value:
+                raise RefuseSample("no-frames", "a video is an empty list of images")
+            return Media(kind=kind, frames=tuple(self.medium("image", frame) for frame in value))
+        if not isinstance(value, str):
+            raise RefuseSample("bad-media-path", f"{kind} is {kind_of(value)}, expected a path or URL")
+        if value.startswith("data:"):
+            return Media(kind=kind, content=data_uri(value))
+        location = resolve_location(
+            value.removeprefix("file://"),
+            self.media_dir,
+            allow_outside_media=self.allow_outside_media,
+            allow_remote_media=self.allow_remote_media,
+        )
+        return Media(kind=kind, location=location)
+
+
+def encoded_sound(value: Any) -> Media:
+    """A sound that came inside the row; its bytes say what format it is.
+
+    Raises:
+        RefuseSample: There is none, or it is not base64.
+    """
+    data = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(data, str) or not data:
+        raise RefuseSample("bad-media-path", "input_audio has no 'data', expected a sound in base64")
+    return Media(kind="audio", content=data_uri(data) if data.startswith("data:") else from_base64(data, "input_audio"))
+
+
+def data_uri(value: str) -> bytes:
+    """The content of a base64 data URI.
+
+    Raises:
+        RefuseSample: It is another encoding, or broken.
+    """
+    head, _, body = value.partition(",")
+    if not head.endswith(";base64"):
+        raise RefuseSample("bad-media-path", f"data URI {clipped(head)!r} is not base64")
+    return from_base64(body, "data URI")
+
+
+def from_base64(body: str, what: str) -> bytes:
+    """The bytes that base64 spells.
+
+    Raises:
+        RefuseSample: It is broken.
+    """
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise RefuseSample("bad-media-path", f"{what} does not decode: {error}") from None
