@@ -35,7 +35,7 @@ class ImagePatches:
     def __init__(self, image_processor: Any, settings: Mapping[str, Any]) -> None:
         require(image_processor, "image", "do_resize", "do_rescale", "do_normalize")
         self._images = image_processor
-        self._settings = dict(settings)
+        self._settings = {**settings, "temporal_patch_size": 1, **PLAIN}
         self._smart_resize = sys.modules[type(image_processor).__module__].smart_resize
         self._side, self._merge_size = int(image_processor.patch_size), int(image_processor.merge_size)
 
@@ -76,7 +76,7 @@ class ImagePatches:
 
     def _processed(self, decoded: Any) -> dict[str, NDArray[Any]]:
         """Through the whole image processor, less its arithmetic; a temporal patch of one leaves out a second copy."""
-        made = self._images(images=[decoded], temporal_patch_size=1, **PLAIN, **self._settings)
+        made = self._images(images=[decoded], **self._settings)
         levels = as_levels(made["pixel_values"])
         return {
             "pixel_values": levels.reshape(len(levels), -1, self._side, self._side),

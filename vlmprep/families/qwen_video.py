@@ -37,7 +37,7 @@ class ClipPatches:
     def __init__(self, video_processor: Any, settings: Mapping[str, Any]) -> None:
         require(video_processor, "video", "do_resize", "do_rescale", "do_normalize")
         self._videos = video_processor
-        self._settings = {name: value for name, value in settings.items() if name != "return_metadata"}
+        self._settings = {**settings, "return_metadata": False, "do_sample_frames": False, **PLAIN}
         self._resizer = Resizer(video_processor)
         self._side, self._merge_size = int(self._setting("patch_size")), int(self._setting("merge_size"))
         self.temporal_patch_size = int(self._setting("temporal_patch_size"))
@@ -84,7 +84,7 @@ class ClipPatches:
     def _processed(self, frames: torch.Tensor) -> dict[str, NDArray[Any]]:
         """Through the whole video processor, less its arithmetic and its sampling."""
         try:
-            made = self._videos(videos=[frames], do_sample_frames=False, **PLAIN, **self._settings)
+            made = self._videos(videos=[frames], **self._settings)
         except ValueError as error:
             raise RefuseSample("clip-shape", f"the clip does not fit the processor: {first_line(error)}") from error
         levels = as_levels(made["pixel_values_videos"])
