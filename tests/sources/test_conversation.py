@@ -307,21 +307,47 @@ def test_a_media_column_of_something_else_is_refused(value):
     assert refusal(message("<image>") | {"images": value}).code == "bad-media-path"
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_a_thought_beside_the_content_is_kept_apart(name):
+    found = sample(message("x", **{name: " because "}))
+    assert found.messages[1] == Message(role="assistant", parts=(text("x"),), reasoning=" because ")
+    assert sample(message("x", **{name: None})).messages[1].reasoning is None
+    assert sample(message("x", **{name: ""})).messages[1].reasoning is None
+    assert sample(message("x", **{name: "t", "thinking": "t"})).messages[1].reasoning == "t"
+
+
+@pytest.mark.parametrize("thought", [["a"], {"effort": "high"}, 5, True])
+def test_a_thought_that_is_no_text_is_refused(thought):
+    assert refusal(message("x", reasoning=thought)).code == "bad-message"
+
+
+def test_two_thoughts_that_differ_are_refused():
+    assert "which one" in refusal(message("x", reasoning="a", thinking="b")).reason
+
+
 @pytest.mark.parametrize("extra", ["tool_calls", "function_call", "reasoning_content", "reasoning", "thinking"])
-def test_what_templates_write_beside_the_content_is_refused_and_not_dropped(extra):
-    found = refusal(message("x", **{extra: [{"name": "f"}]}))
-    assert found.code == "unsupported-message"
-    assert repr(extra) in found.reason
-    assert refusal(message(None, **{extra: "call"})).code == "unsupported-message"
-    assert sample(message("x", **{extra: None})).messages[1].parts == (text("x"),)
+@pytest.mark.parametrize("role", ["user", "system", "tool"])
+def test_others_than_assistants_neither_think_nor_call(role, extra):
+    found = refusal({"messages": [{"role": role, "content": "x", extra: [{"name": "f"}]}]})
+    assert (found.code, repr(extra) in found.reason) == ("unsupported-message", True)
 
 
-def test_tools_of_a_row_are_refused_and_not_dropped():
-    assert refusal(message("x") | {"tools": [{"name": "f"}]}).code == "unsupported-message"
-    assert sample(message("x") | {"tools": []}).messages
+def test_names_and_ids_are_kept():
+    turns = [
+        {"role": "user", "content": "x", "name": "bo"},
+        {"role": "tool", "content": "y", "name": "f", "tool_call_id": "i"},
+    ]
+    messages = sample({"messages": turns}).messages
+    assert [(found.name, found.call_id) for found in messages] == [("bo", None), ("f", "i")]
+    assert refusal({"messages": [{"role": "user", "content": "x", "name": 5}]}).code == "bad-message"
+    assert refusal({"messages": [{"role": "tool", "content": "x", "tool_call_id": ["i"]}]}).code == "bad-message"
+    assert sample({"messages": [{"role": "user", "content": "x", "name": ""}]}).messages[0].name is None
 
 
-@pytest.mark.parametrize("switch", ["learn", "loss", "train", "weight"])
+SWITCHES = ["learn", "loss", "train", "weight", "loss_weight", "loss_scale"]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize(
     ("value", "learned"), [(True, True), (1, True), (1.0, True), (None, True), (False, False), (0, False), (0.0, False)]
 )
@@ -335,8 +361,24 @@ def test_one_switch_that_is_off_is_enough():
 
 
 @pytest.mark.parametrize("value", ["0", "false", 0.5, -1, 2, [], {}, [0]])
-def test_a_switch_that_is_neither_on_nor_off_is_refused(value):
-    assert refusal(message("x", weight=value)).code == "bad-message"
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_that_is_neither_on_nor_off_is_refused(switch, value):
+    assert refusal(message("x", **{switch: value})).code == "bad-message"
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("role", ["user", "system", "tool"])
+def test_nobody_but_an_assistant_can_be_switched_on(role, switch):
+    turn = {"role": role, "content": "x"}
+    assert refusal({"messages": [{**turn, switch: True}]}).code == "unsupported-message"
+    assert sample({"messages": [{**turn, switch: False}]}).messages[0].learn is False
+
+
+@pytest.mark.parametrize("name", ["train_detail", "training_detail"])
+def test_a_switch_for_a_part_of_a_turn_is_refused(name):
+    found = refusal(message("x", **{name: [{"begin_offset": 0, "end_offset": 1, "train": False}]}))
+    assert (found.code, repr(name) in found.reason) == ("unsupported-message", True)
+    assert sample(message("x", **{name: None})).messages
 
 
 @pytest.mark.parametrize("head", ["data:image/png;base64,", "data:;base64,", "data:image/jpeg;charset=x;base64,"])
@@ -408,10 +450,25 @@ def test_a_links_target_counts_in_a_row_too(tmp_path: Path):
         RowReader(spec=spec).sample(0, json.dumps(message("<image>") | {"images": ["a.jpg"]}).encode())
 
 
-def test_a_system_column_is_refused_and_not_dropped():
-    found = refusal(message("x") | {"system": "Be brief."})
-    assert (found.code, "'system'" in found.reason) == ("unsupported-message", True)
-    assert sample(message("x") | {"system": ""}).messages
+def test_a_system_column_is_the_first_turn():
+    found = sample(message("x") | {"system": "Be brief."}).messages
+    assert [m.role for m in found] == ["system", "user", "assistant"]
+    assert found[0].parts == (text("Be brief."),)
+    assert sample(message("x") | {"system": ""}).messages == sample(message("x")).messages
+    renamed = sample(message("x") | {"rules": "Be brief."}, columns={"system": "rules"})
+    assert renamed.messages == found
+
+
+def test_a_system_column_beside_a_system_turn_is_refused_unless_they_are_the_same():
+    turns = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
+    assert refusal({"messages": turns, "system": "T"}).code == "ambiguous-columns"
+    assert sample({"messages": turns, "system": "S"}).messages == sample({"messages": turns}).messages
+
+
+@pytest.mark.parametrize(("value", "code"), [(5, "bad-message"), (["S"], "bad-message"), ("<image>", "tag-mismatch")])
+def test_a_system_column_that_is_no_text_is_refused(value, code):
+    assert refusal(message("x") | {"system": value, "images": ["a.jpg"]}).code in (code, "tag-mismatch")
+    assert refusal(message("<image>") | {"system": value, "images": ["a.jpg"]}).code == code
 
 
 @pytest.mark.parametrize(

@@ -9,31 +9,17 @@ from typing import Any, cast
 
 from vlmprep.schema.conversation import MediaKind, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources.columns import MediaColumn, media_columns, message_column
+from vlmprep.sources.columns import MediaColumn, filled, media_columns, message_column
 from vlmprep.sources.mentions import MediaMentions
+from vlmprep.sources.messages import FUNCTION_CALL, is_learned, own_text, refuse_words_of_others, role_of, thought_of
 from vlmprep.sources.records import parse_record, sample_id
 from vlmprep.sources.spec import SourceSpec
+from vlmprep.sources.tools import calls_of_message, calls_of_text, tools_of
 from vlmprep.sources.wording import kind_of, names, shown
 
 __all__ = ["RowReader"]
 
 TAG = re.compile(r"<(image|video|audio)>")
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-}
-OPT_OUT = ("learn", "loss", "train", "weight")
-"""Per-message switches of the loss: false or 0 leaves an assistant turn out."""
-TEMPLATE_EXTRAS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
-"""What templates write beside a message's content."""
-
 Columns = dict[MediaKind, MediaColumn]
 
 
@@ -66,24 +52,37 @@ class RowReader:
         record = parse_record(row, data)
         own_id = sample_id(record, row)
         try:
-            messages = self._converted(record)
+            messages, tools = self._messages(record), tools_of(record, self.spec.columns)
         except RefuseSample as refusal:
             refusal.sample_id = own_id
             raise
-        return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages)
+        return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages, tools=tools)
 
-    def _converted(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
-        for name in ("tools", "system"):
-            if record.get(name):
-                raise RefuseSample(
-                    "unsupported-message",
-                    f"the row has a column {name!r}, which vlmprep does not render; fold it into a system turn",
-                )
+    def _messages(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
         columns = media_columns(record, self.spec.columns)
         rows = message_column(record, self.spec.columns)
         messages = tuple(self._message(at, value, columns) for at, value in enumerate(rows))
         for column in columns.values():
             column.check_empty()
+        return self._with_system_column(record, messages)
+
+    def _with_system_column(self, record: Mapping[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The conversation behind the system turn that a column of its own gives, if one does."""
+        column = self.spec.columns.get("system", "system")
+        if not filled(record, (column,)):
+            return messages
+        text = record[column]
+        if not isinstance(text, str):
+            raise RefuseSample("bad-message", f"column {column!r} is {kind_of(text)}, expected text")
+        if TAG.search(text):
+            raise RefuseSample("tag-mismatch", f"column {column!r} holds a media tag; media belong into turns")
+        system = Message(role="system", parts=(Text(text=text),))
+        if messages[0].role != "system":
+            return (system, *messages)
+        if messages[0] != system:
+            raise RefuseSample(
+                "ambiguous-columns", f"column {column!r} and the first turn are two system turns: which is meant?"
+            )
         return messages
 
     def _message(self, at: int, value: Any, columns: Columns) -> Message:
@@ -94,25 +93,23 @@ class RowReader:
         content_key = tags.get("content_tag") or ("content" if "content" in value else "value")
         if role_key not in value:
             raise RefuseSample("missing-role", f"message {at} has no {role_key!r}; it has {names(value)}")
-        role = self._role(at, value[role_key])
-        if extra := [name for name in TEMPLATE_EXTRAS if value.get(name)]:
-            raise RefuseSample(
-                "unsupported-message",
-                f"message {at} has {extra[0]!r}, whose tokens cannot be labelled; fold it into the content",
-            )
+        role = role_of(at, value[role_key], tags)
+        refuse_words_of_others(at, role, value)
+        words: dict[str, Any] = {
+            "name": own_text(at, value, "name"),
+            "call_id": own_text(at, value, "tool_call_id"),
+            "learn": is_learned(at, role, value),
+            "reasoning": thought_of(at, value),
+        }
+        content = value.get(content_key)
+        if role == FUNCTION_CALL:
+            return Message(role="assistant", parts=(), tool_calls=calls_of_text(at, content), **words)
+        calls = calls_of_message(at, value)
+        if content is None and calls:
+            return Message(role=role, parts=(), tool_calls=calls, **words)
         if content_key not in value:
             raise RefuseSample("bad-message", f"message {at} has no {content_key!r}; it has {names(value)}")
-        return Message(role=role, parts=self._parts(at, value[content_key], columns), learn=is_learned(at, value))
-
-    def _role(self, at: int, role: Any) -> str:
-        tags = self.spec.tags
-        own = {tags[f"{name}_tag"]: name for name in ("user", "assistant", "system") if f"{name}_tag" in tags}
-        known = own.get(role) or ROLES.get(role) if isinstance(role, str) else None
-        if known is None:
-            raise RefuseSample(
-                "unknown-role", f"message {at} has the role {shown(role)}; known are {', '.join([*own, *ROLES])}"
-            )
-        return known
+        return Message(role=role, parts=self._parts(at, content, columns), tool_calls=calls, **words)
 
     def _parts(self, at: int, content: Any, columns: Columns) -> tuple[Part, ...]:
         if isinstance(content, str):
@@ -150,16 +147,3 @@ class RowReader:
         raise RefuseSample(
             "bad-message", f"message {at} has the content part {shown(piece)}, which is none of a kind known"
         )
-
-
-def is_learned(at: int, value: Mapping[str, Any]) -> bool:
-    """Whether no switch of a message turns the loss off.
-
-    Raises:
-        RefuseSample: A switch is neither on nor off.
-    """
-    switches = {name: value[name] for name in OPT_OUT if value.get(name) is not None}
-    for name, switch in switches.items():
-        if switch not in (0, 1):
-            raise RefuseSample("bad-message", f"message {at} has {name} {shown(switch)}, expected true or false")
-    return all(switches.values())

@@ -39,10 +39,11 @@ def tools_of(record: Mapping[str, Any], own: Mapping[str, str]) -> tuple[Mapping
 
 def _tool(tool: Any, column: str) -> Mapping[str, Any]:
     if isinstance(tool, dict):
-        wrapped = tool if isinstance(tool.get("function"), dict) else {"type": "function", "function": tool}
-        if isinstance(name := wrapped["function"].get("name"), str) and name:
-            _check_numbers(wrapped, f"column {column!r}")
-            return wrapped
+        inner = tool.get("function")
+        function = inner if isinstance(inner, dict) else tool
+        if isinstance(name := function.get("name"), str) and name:
+            _check_numbers(tool, f"column {column!r}")
+            return tool if function is inner else {"type": "function", "function": tool}
     raise RefuseSample("bad-tools", f"column {column!r} holds {shown(tool)}, expected functions with names")
 
 
