@@ -83,7 +83,7 @@ def plain(*turns: tuple[str, Any]) -> list[dict[str, Any]]:
 
 def examples() -> list[dict[str, Any]]:
     """Three: an image in two turns, no media, two images; answers with odd beginnings and of the user's own words."""
-    image, first, second = a_picture(), a_picture(70, 120, 1), a_picture(50, 50, 2)
+    image, first, second = a_picture(), a_picture(98, 150, 1), a_picture(50, 50, 2)
     text = {"type": "text"}
     return [
         {

@@ -14,7 +14,6 @@ text that looks like a marker or like an answer is never taken for one.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import Counter
 from dataclasses import dataclass
@@ -160,10 +159,17 @@ def decoded_over(tokenizer: Any, ids: list[int], text: str, start: int, end: int
     """
     if tokenizer.decode(ids) != text:
         raise not_this_text()
-    whole = [len(os.path.commonprefix([tokenizer.decode(ids[:count]), text])) for count in range(len(ids) + 1)]
+    whole = [characters_shared(tokenizer.decode(ids[:count]), text) for count in range(len(ids) + 1)]
     # A token that ends within a character belongs to that character.
     over = [at for at in range(len(ids)) if whole[at] < end and max(whole[at + 1], whole[at] + 1) > start]
     return slice(over[0], over[-1] + 1)
+
+
+def characters_shared(first: str, second: str) -> int:
+    """How many characters two texts begin with alike."""
+    return next(
+        (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 _FINDERS: weakref.WeakKeyDictionary[Any, dict[str, Finder]] = weakref.WeakKeyDictionary()
