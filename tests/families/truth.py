@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.conftest import ProcessorDir
+from vlmprep.families.base import BaseFamily
 from vlmprep.families.loading import load_family
 from vlmprep.families.qwen_vl import Qwen2VL
 from vlmprep.schema.conversation import Media, Message, Sample, Text
@@ -74,7 +75,7 @@ def encode(family: Qwen2VL, sample: Sample, sizes: Sequence[tuple[int, int]] = (
     return family.encode(sample, counts)
 
 
-def full_run(family: Qwen2VL, sample: Sample, images: Sequence[Any] = (), **options: Any) -> dict[str, NDArray[Any]]:
+def full_run(family: BaseFamily, sample: Sample, images: Sequence[Any] = (), **options: Any) -> dict[str, NDArray[Any]]:
     """Everything that the model's own processor returns for a sample, without the batch's axis.
 
     Args:
