@@ -63,7 +63,7 @@ class PlaceholderEncoder:
         self._backend = backend
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._tokens = [str(token) for token in processor.all_special_multimodal_tokens]
+        self._tokens = filled_tokens(processor)
         self._token_ids = self._added_ids()
         self._kinds = self._typed_ids()
         self._audio_ids = {token for number, token in self._kinds if number == KINDS.index("audio") + 1}
@@ -276,6 +276,22 @@ class PlaceholderEncoder:
             for token in getattr(self._processor, f"{kind}_token_ids", [])
             if token is not None
         ]
+
+
+def filled_tokens(processor: Any) -> list[str]:
+    """What the model fills with media: the placeholders, or what a processor writes and types as media in their stead."""
+    tokens: dict[str, None] = {}
+    for kind in KINDS:
+        if (token := getattr(processor, f"{kind}_token", None)) is None:
+            continue
+        typed = [number for number in getattr(processor, f"{kind}_token_ids", []) if number is not None]
+        written, named = (
+            processor.tokenizer.convert_tokens_to_ids(str(token)),
+            getattr(processor, f"{kind}_token_id", None),
+        )
+        filled = next(([number] for number in (written, named) if number in typed), typed)
+        tokens |= dict.fromkeys(processor.tokenizer.convert_ids_to_tokens(filled) or [str(token)])
+    return list(tokens)
 
 
 def outside(ranges: Sequence[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:

@@ -9,11 +9,13 @@ from typing import Any
 
 from vlmprep.families.base import BaseFamily
 from vlmprep.families.gemma4 import Gemma4
+from vlmprep.families.general import general_family
 from vlmprep.families.idefics3 import Idefics3, SmolVLM
 from vlmprep.families.internvl import InternVL
 from vlmprep.families.kimi import KimiK25
 from vlmprep.families.kimi_vl import KimiVL
 from vlmprep.families.llava_onevision import LlavaOnevision
+from vlmprep.families.models import refuse_unpackable
 from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from vlmprep.families.step3p7 import Step3p7
 from vlmprep.families.wording import first_line
@@ -36,7 +38,7 @@ FAMILIES: dict[str, Callable[..., Family]] = {
     "SmolVLMProcessor": SmolVLM,
     "Step3p7Processor": Step3p7,
 }
-"""By the class of the processor that AutoProcessor makes."""
+"""By the class of the processor that AutoProcessor makes; others are packed the general way, where it holds."""
 _LOADED: dict[bytes, Family] = {}
 """Families of this process, by the JSON of their settings."""
 
@@ -45,7 +47,7 @@ def load_family(settings: FamilySettings) -> Family:
     """Load the processor and wrap it in its family, once per process and settings.
 
     Raises:
-        StopRun: The processor cannot be loaded, or its family is not one that vlmprep packs.
+        StopRun: The processor cannot be loaded, or its model is not one that vlmprep packs.
     """
     key = canonical_json(asdict(settings))  # options may hold mappings, which do not hash
     if key not in _LOADED:
@@ -56,13 +58,13 @@ def load_family(settings: FamilySettings) -> Family:
 def _load(settings: FamilySettings) -> Family:
     processor = load_processor(settings)
     name = type(processor).__name__
-    family = FAMILIES.get(name)
-    if family is None:
-        raise StopRun(f"{settings.processor}: {name} is not packed yet", f"Known are {', '.join(sorted(FAMILIES))}.")
+    config = load_config(settings)
+    refuse_unpackable(processor, config)
+    family: Callable[..., Family] = FAMILIES.get(name, general_family)
     own = {"thinking_prefix": True} if settings.thinking_prefix else {}
     if own and family is not Gemma4:
         raise StopRun(f"--thinking-prefix is for Gemma 4, and {name} is another model's", "Leave it out.")
-    made = family(processor, load_config(settings), keep_control_text=settings.control_text == "keep", **own)
+    made = family(processor, config, keep_control_text=settings.control_text == "keep", **own)
     if isinstance(made, BaseFamily):
         made.max_clip_bytes = settings.max_clip_bytes
     return made
