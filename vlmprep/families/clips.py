@@ -164,7 +164,7 @@ def decode_frames(file: IO[bytes], name: str, size: VideoSize, indices: Sequence
         places.setdefault(index, []).append(place)
     last = max(places)
     with opened_container(file, name) as container:
-        picture_stream(container, name)
+        picture_stream(container, name, size.height * size.width)
         for number, frame in enumerate(container.decode(video=0)):
             for place in places.pop(number, ()):
                 upright = turn_of(frame, name).upright(rgb(frame))

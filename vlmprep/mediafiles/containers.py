@@ -24,13 +24,12 @@ BUFFER_BYTES = 1 << 18
 
 
 @contextmanager
-def opened_container(file: IO[bytes], name: str, max_pixels: int | None = None) -> Iterator[InputContainer]:
+def opened_container(file: IO[bytes], name: str) -> Iterator[InputContainer]:
     """Open a container.
 
     Args:
         file: The encoded file, seekable; it stays open.
         name: What a person calls it.
-        max_pixels: Decoders make no larger frame, whatever the header says.
 
     Raises:
         RefuseSample: It is none that is read, or broken; also where the block raises an error of FFmpeg.
@@ -38,13 +37,11 @@ def opened_container(file: IO[bytes], name: str, max_pixels: int | None = None) 
     import av  # slow to import, and only clips need it
 
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
-    limits = {} if max_pixels is None else {"max_pixels": str(max_pixels)}
     try:
         container = av.open(
             file,
             "r",
             container_options=options,
-            options=limits,
             metadata_errors="ignore",
             buffer_size=BUFFER_BYTES,
             io_open=open_nothing,

@@ -33,6 +33,9 @@ PACKET_IS_FRAME = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "vvc", "pror
 """Codecs of which a container's packet holds one shown frame."""
 INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 """Containers that keep frames apart; in others a packet is what a parser makes of the bytes."""
+MARGIN = 4
+"""Decoders round sides up before they hold them against their limit."""
+DECODERS_LIMIT = (1 << 31) - 1
 ONE = 1 << 16
 """1.0 in a display matrix."""
 
@@ -47,7 +50,7 @@ class ClipLimits:
     """Frames of the file, sampled or not."""
 
 
-UNLIMITED = ClipLimits(max_pixels=1 << 62, max_frames=1 << 62)
+UNLIMITED = ClipLimits(max_pixels=(1 << 31) - 1, max_frames=1 << 62)
 """For a clip that was held against its limits before."""
 
 
@@ -116,22 +119,16 @@ def video_size(container: InputContainer, num_bytes: int, name: str, limits: Cli
     Raises:
         RefuseSample: No pictures, no frame rate, above a limit, cut off, or turned by no multiple of 90 degrees.
     """
-    stream = picture_stream(container, name)
-    if stream.height * stream.width > limits.max_pixels:
-        raise RefuseSample(
-            "image-too-large",
-            f"{name} claims frames of {stream.width} x {stream.height}, above --max-image-pixels {limits.max_pixels}",
-        )
+    stream = picture_stream(container, name, limits.max_pixels)
     check_frames(stream.frames, limits.max_frames, name)
     rate = stream.average_rate
     if not rate or rate <= 0:
         raise RefuseSample("no-frame-rate", f"{name} does not say how many frames a second it shows")
     tally = PacketTally(container.demux(stream), limits.max_frames, name)
-    frames = (frame for packet in tally for frame in packet.decode())
+    frames = frames_of_size(tally, stream.height, stream.width)
     first = next(frames, None)
     if first is None:
         raise RefuseSample("no-frames", f"{name} has no frame that decodes")
-    check_same_size(first, stream.height, stream.width, name)
     height, width = turn_of(first, name).size(stream.height, stream.width)
     return VideoSize(
         num_frames=number_of_frames(stream, tally, frames, num_bytes),
@@ -142,11 +139,16 @@ def video_size(container: InputContainer, num_bytes: int, name: str, limits: Cli
     )
 
 
-def picture_stream(container: InputContainer, name: str) -> VideoStream:
-    """The stream that transformers reads, the first of pictures.
+def picture_stream(container: InputContainer, name: str, max_pixels: int) -> VideoStream:
+    """The stream that transformers reads, the first of pictures, ready to be decoded.
+
+    Args:
+        container: Just opened.
+        name: What a person calls it.
+        max_pixels: Of a frame; the decoder makes none that is much larger, whatever the header says.
 
     Raises:
-        RefuseSample: There is none, or it is the cover of a sound.
+        RefuseSample: There is none, it is the cover of a sound, or its frames are too large.
     """
     from av.stream import Disposition
 
@@ -157,8 +159,15 @@ def picture_stream(container: InputContainer, name: str) -> VideoStream:
         raise RefuseSample("no-video", f"the first pictures in {name} are a cover, no video")
     if streams[0].codec_context is None:
         raise RefuseSample("unread-codec", f"{name}: FFmpeg has no decoder for its pictures")
-    streams[0].thread_type = "SLICE"  # frames come out as early as they can
-    return streams[0]
+    stream = streams[0]
+    if stream.height * stream.width > max_pixels:
+        raise RefuseSample(
+            "image-too-large",
+            f"{name} claims frames of {stream.width} x {stream.height}, above --max-image-pixels {max_pixels}",
+        )
+    stream.thread_type = "SLICE"  # frames come out as early as they can
+    stream.codec_context.options = {"max_pixels": str(min(MARGIN * max_pixels, DECODERS_LIMIT))}
+    return stream
 
 
 def kinds_in(container: InputContainer) -> str:
@@ -169,7 +178,11 @@ def kinds_in(container: InputContainer) -> str:
 def number_of_frames(stream: VideoStream, tally: PacketTally, rest: Iterator[VideoFrame], num_bytes: int) -> int:
     """Frames that decoding gives, by the cheapest way that is exact; the first was taken already."""
     container = stream.container
-    sure = container.format.name in INDEXED and stream.codec_context.codec.canonical_name in PACKET_IS_FRAME and tally.starts_clean
+    sure = (
+        container.format.name in INDEXED
+        and stream.codec_context.codec.canonical_name in PACKET_IS_FRAME
+        and tally.starts_clean
+    )
     if not sure:
         return check_frames(1 + sum(1 for _ in rest), tally.most, tally.name)
     if container.format.name.startswith("mov") and 0 < stream.frames == len(stream.index_entries):
@@ -202,13 +215,20 @@ def check_frames(count: int, most: int, name: str) -> int:
     return count
 
 
-def check_same_size(frame: VideoFrame, height: int, width: int, name: str) -> None:
-    """Raises RefuseSample where a decoded frame is not as large as the header says."""
-    if (frame.height, frame.width) != (height, width):
-        raise RefuseSample(
-            "lying-header",
-            f"{name}: a frame is {frame.width} x {frame.height}, its header promised {width} x {height}",
-        )
+def frames_of_size(tally: PacketTally, height: int, width: int) -> Iterator[VideoFrame]:
+    """Decode packets as they are taken.
+
+    Raises:
+        RefuseSample: A frame is not as large as the header says.
+    """
+    for packet in tally:
+        for frame in packet.decode():
+            if (frame.height, frame.width) != (height, width):
+                raise RefuseSample(
+                    "lying-header",
+                    f"{tally.name}: a frame is {frame.width} x {frame.height}, its header promised {width} x {height}",
+                )
+            yield frame
 
 
 def turn_of(frame: VideoFrame, name: str) -> Turn:

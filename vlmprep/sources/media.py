@@ -119,7 +119,7 @@ class MediaReader:
         name = clipped(medium.where)
         limits = ClipLimits(max_pixels=self.max_image_pixels, max_frames=self.max_clip_frames)
         with opened(medium, name) as (file, num_bytes):
-            with opened_container(file, name, self.max_image_pixels) as container:
+            with opened_container(file, name) as container:
                 size = video_size(container, num_bytes, name, limits)
             if not with_sound:
                 return size
