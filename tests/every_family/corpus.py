@@ -13,9 +13,9 @@ from PIL import Image
 
 __all__ = ["write_audio", "write_corpus", "write_image", "write_video"]
 
-IMAGE_SIZES = ((60, 90), (200, 130), (37, 301), (448, 448), (333, 96), (28, 28), (512, 700), (150, 150))
+IMAGE_SIZES = ((60, 90), (200, 130), (37, 301), (448, 448), (28, 28), (333, 96))
 """(height, width): thin, tiny, square, large."""
-CLIPS = ((33, 48, 64, 12), (40, 96, 64, 8), (64, 64, 112, 24))
+CLIPS = ((33, 48, 64, 12), (40, 96, 64, 8), (35, 64, 112, 24))
 """(frames, height, width, frames per second)."""
 SOUNDS = ((0.9, 16_000), (1.4, 22_050), (0.5, 8_000))
 """(seconds, samples per second)."""
@@ -26,7 +26,7 @@ TURNS = (
 )
 
 
-def write_corpus(root: Path, kinds: frozenset[str], *, num_rows: int = 18, seed: int = 0) -> Path:
+def write_corpus(root: Path, kinds: frozenset[str], *, num_rows: int = 12, seed: int = 0) -> Path:
     """Write rows in OpenAI's form with every kind of media that is wanted, text-only ones among them.
 
     Args:
