@@ -328,8 +328,11 @@ def _idefics3(backend: str, marked: bool) -> Any:
 
 
 def _smolvlm(backend: str, marked: bool) -> Any:
-    text = _utterances(marked, image="<image>", video="<video>")
+    from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
+
+    text = _utterances(marked, image="<image>", video="<video>") if marked else DEFAULT_CHAT_TEMPLATE
     tokens = {
+        "start": "<|im_start|>",
         "fake_image_token": "<fake_token_around_image>",
         "image_token": "<image>",
         "end_of_utterance_token": "<end_of_utterance>",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 
 from tests.conftest import FamilyProcessorDir
-from tests.families.tiled import EDGE_SIZES, check_images, check_joint_media, make_tiled, random_sizes
-from vlmprep.schema.media import Loader
+from tests.families.processors import build_processor
+from tests.families.tiled import EDGE_SIZES, check_clips, check_images, check_joint_media, make_tiled, random_sizes
+from vlmprep.families.internvl import InternVL
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.media import ImageSize, Loader, VideoSize
 
 
 @pytest.mark.parametrize("backend", ["torchvision", "pil"])
@@ -26,3 +32,40 @@ def test_tiles_of_several_samples_lie_behind_each_other(
 ) -> None:
     family = make_tiled(family_processor_dir, "internvl", backend)
     check_joint_media(family, [[(56, 56)], [(300, 100), (20, 30)], [(80, 400)]])
+
+
+def with_sampling(num_frames: int | None, backend: Literal["torchvision", "pil"] = "torchvision") -> InternVL:
+    processor = build_processor("internvl", image_backend=backend, small_tiles=True)
+    processor.video_processor.do_sample_frames = num_frames is not None
+    processor.video_processor.num_frames = num_frames
+    return InternVL(processor)
+
+
+@pytest.mark.parametrize("num_frames", [None, 4])
+def test_clips_and_images_share_a_field_in_the_texts_order(num_frames: int | None) -> None:
+    family = with_sampling(num_frames)
+    clip = VideoSize(num_frames=7, frames_per_second=12.5, height=70, width=50, num_bytes=1)
+    image = ImageSize(height=200, width=90, num_bytes=1)
+    found = check_clips(family, [clip, image, clip, image])
+    assert len(found["pixel_values"]) == 2 * (num_frames or 7) + 2 * family.measure([image])[0].num_patches
+    check_clips(family, [replace(clip, num_frames=5, height=3)])
+
+
+def test_a_clip_of_images_is_taken_whole() -> None:
+    clip = VideoSize(num_frames=3, frames_per_second=None, height=70, width=50, num_bytes=1)
+    (count,) = with_sampling(2).measure([clip])
+    assert count.num_patches == 3
+    assert count.num_visual_tokens == 3 * 4
+
+
+def test_a_clip_shorter_than_its_sampling_is_refused() -> None:
+    clip = VideoSize(num_frames=3, frames_per_second=10.0, height=70, width=50, num_bytes=1)
+    with pytest.raises(RefuseSample, match="exceeds `total_num_frames=3`") as refusal:
+        with_sampling(8).measure([clip])
+    assert refusal.value.code == "unsampled-clip"
+
+
+def test_clips_beside_images_of_another_backend_are_refused() -> None:
+    clip = VideoSize(num_frames=3, frames_per_second=10.0, height=70, width=50, num_bytes=1)
+    with pytest.raises(RefuseSample, match="compute it differently"):
+        with_sampling(None, "pil").measure([clip])

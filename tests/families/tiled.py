@@ -14,26 +14,31 @@ from tests.conftest import FamilyProcessorDir
 from tests.families.processors import FamilyName
 from tests.families.truth import sample_of
 from vlmprep.families.base import BaseFamily
+from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.families.loading import load_family
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.conversation import Media, Sample, Text
 from vlmprep.schema.family import FamilySettings
-from vlmprep.schema.media import ImageSize, Loader, MediaCount
+from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize, VideoSize
 
 __all__ = [
     "EDGE_SIZES",
     "IMAGE",
     "chat_about",
+    "check_clips",
     "check_images",
     "check_joint_media",
     "counted",
     "full_run",
+    "interleaved",
     "join",
     "make_tiled",
     "noise",
     "random_sizes",
     "restored",
+    "sampled",
     "tensors_of",
+    "whole_clip",
 ]
 
 SEQUENCE_FIELDS = {"input_ids", "attention_mask", "mm_token_type_ids"}
@@ -82,6 +87,25 @@ def chat_about(num_images: int) -> Sample:
         ("user", ["And ", *[IMAGE] * behind, " now?"]),
         ("assistant", "\n\nstill red.\n"),
     )
+
+
+def interleaved(sizes: Sequence[MediaSize]) -> Sample:
+    """A conversation with these media, each between texts."""
+    media = [Media(kind=size.kind, content=b"") for size in sizes]
+    parts = [part for at, medium in enumerate(media) for part in (f"number {at}:", medium)]
+    return sample_of(("user", [*parts, "\nWhich is red?"]), ("assistant", "the first"))
+
+
+def whole_clip(size: VideoSize, seed: int = 0) -> torch.Tensor:
+    """All frames of a clip, [T, 3, H, W] uint8."""
+    return torch.stack([noise("torchvision", size.height, size.width, seed=seed + at) for at in range(size.num_frames)])
+
+
+def sampled(family: BaseFamily, size: VideoSize, frames: torch.Tensor) -> Clip:
+    """What loading a clip with these frames gives."""
+    metadata = clip_metadata(size)
+    metadata.frames_indices = sampled_frames(family.processor.video_processor, metadata)
+    return Clip(frames=frames[metadata.frames_indices], metadata=metadata)
 
 
 def full_run(family: BaseFamily, samples: Sequence[tuple[Sample, Sequence[Any]]], **options: Any) -> dict[str, Any]:
@@ -166,6 +190,35 @@ def check_sample(family: BaseFamily, sizes: Sequence[tuple[int, int]]) -> None:
     assert tokens.input_ids.tolist() == made["input_ids"][0].tolist(), sizes
     assert tokens.mm_token_type_ids.tolist() == token_types(family, made)[0].tolist(), sizes
     assert_same_media(restored(family, tensors_of(family, images, counts)), made)
+
+
+def check_clips(family: BaseFamily, sizes: Sequence[MediaSize]) -> dict[str, torch.Tensor]:
+    """A conversation with these media, against a full run on whole clips that the processor samples itself.
+
+    Returns:
+        The media fields that both made.
+    """
+    sample, counts = interleaved(sizes), family.measure(sizes)
+    decoded: list[Any] = []
+    given: list[Any] = []
+    metadata: list[Any] = []
+    for at, size in enumerate(sizes):
+        if isinstance(size, VideoSize):
+            given.append(whole_clip(size, seed=10 * at))
+            metadata.append(clip_metadata(size))
+            metadata[-1].frames_indices = list(range(size.num_frames))
+            decoded.append(sampled(family, size, given[-1]))
+        else:
+            assert isinstance(size, ImageSize)
+            given.append(noise(family.loader, size.height, size.width, seed=at))
+            decoded.append(given[-1])
+    tokens = family.encode(sample, counts).expand()
+    made = full_run(family, [(sample, given)], video_metadata=[metadata])
+    assert tokens.input_ids.tolist() == made["input_ids"][0].tolist()
+    assert tokens.mm_token_type_ids.tolist() == token_types(family, made)[0].tolist()
+    found = restored(family, tensors_of(family, decoded, counts))
+    assert_same_media(found, made)
+    return found
 
 
 def check_joint_media(family: BaseFamily, samples: Sequence[Sequence[tuple[int, int]]]) -> dict[str, torch.Tensor]:

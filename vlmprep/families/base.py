@@ -179,11 +179,15 @@ class BaseFamily(ABC):
 
     def _rendered(self, sample: Sample) -> Rendered:
         if self._keep_control_text:
-            return self._turns.render(sample)
+            return self._turns_of(sample).render(sample)
         refuse_control_text(sample, self.control_tokens)
-        rendered = self._turns.render(sample)
+        rendered = self._turns_of(sample).render(sample)
         refuse_joined_control_text(rendered.text, rendered.num_control_tokens, self.control_tokens)
         return rendered
+
+    def _turns_of(self, sample: Sample) -> TurnFinder:
+        """What renders a sample; families whose processor has a template of its own for some samples say which."""
+        return self._turns
 
     def _labelled(self, collapsed: Collapsed, ids: NDArray[np.int32] | RefuseSample) -> Encoded:
         if isinstance(ids, RefuseSample):

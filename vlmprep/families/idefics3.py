@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, require
+from vlmprep.families.arithmetic import arithmetic_rule, require
 from vlmprep.families.base import Expected
 from vlmprep.families.clips import Clip
 from vlmprep.families.stamped import stamped_metadata
-from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes
-from vlmprep.families.wording import first_line
+from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes, processed_clip
+from vlmprep.families.turns import TurnFinder
+from vlmprep.schema.conversation import Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import ImageSize, MediaCount, MediaSize, VideoSize
 from vlmprep.schema.pixels import PixelRule
@@ -99,6 +103,21 @@ class SmolVLM(Idefics3):
         super().__init__(processor, config, keep_control_text=keep_control_text)
         self._videos = processor.video_processor
         require(self._videos, "video", "do_resize", "do_rescale", "do_normalize", "do_pad")
+        if self._videos.num_frames is not None or self._videos.fps is not None:
+            # Its apply_chat_template passes both on, and transformers samples wherever it is given one.
+            self._videos.do_sample_frames = True
+
+    def _turns_of(self, sample: Sample) -> TurnFinder:
+        if any(medium.kind == "video" for medium in sample.media()):
+            return self._turns_with_clips
+        return self._turns
+
+    @functools.cached_property
+    def _turns_with_clips(self) -> TurnFinder:
+        """The processor renders conversations with clips by a template of its own, whatever it was saved with."""
+        processor = copy.copy(self.processor)
+        processor.chat_template = sys.modules[type(processor).__module__].DEFAULT_CHAT_TEMPLATE
+        return TurnFinder(processor, self.control_tokens)
 
     def measure(self, sizes: Sequence[MediaSize]) -> list[MediaCount]:
         """Count all media of one sample; see Family.
@@ -127,39 +146,17 @@ class SmolVLM(Idefics3):
             size: What the container says.
             frames_written: How many frames the text says that it has; None: as many as it has.
         """
-        self._refuse_other_arithmetic()
+        self._refuse_unlike_clips(self._side, int(self._videos.max_image_size["longest_edge"]))
         metadata = stamped_metadata(self._videos, size)
         num_frames = len(metadata.frames_indices)
-        side = int(self._videos.max_image_size["longest_edge"])
-        if side != self._side:
-            raise RefuseSample("unsupported-media", f"tiles of images are {self._side} wide, frames of clips {side}")
         written = torch.empty((1, frames_written or num_frames), device="meta")
         return self._expected(num_frames, pixel_values=written, video_metadata=[metadata])
 
-    def _refuse_other_arithmetic(self) -> None:
-        """Images and clips share a field, so one rule must hold for both."""
-        if arithmetic_rule(self._videos, "torchvision") != arithmetic_rule(self._images, self.loader):
-            raise RefuseSample(
-                "unsupported-media",
-                "images and clips share the field pixel_values, and their processors compute it differently: "
-                "with the image backend torchvision and one mean and deviation for both they would not",
-            )
-
     def tensors(self, decoded: Any, count: MediaCount) -> dict[str, NDArray[Any]]:
         """One decoded image or clip as levels; see Idefics3."""
-        if not isinstance(decoded, Clip):
-            return super().tensors(decoded, count)
-        try:
-            made = self._videos(
-                [decoded.frames],
-                video_metadata=[decoded.metadata],
-                do_sample_frames=False,
-                **PLAIN,
-                return_tensors="pt",
-            )
-        except (ValueError, RuntimeError) as error:
-            raise RefuseSample("video-shape", f"the clip does not fit the processor: {first_line(error)}") from error
-        return stored_tiles(made)
+        if isinstance(decoded, Clip):
+            return stored_tiles(processed_clip(self._videos, decoded))
+        return super().tensors(decoded, count)
 
 
 def stored_tiles(made: Any) -> dict[str, NDArray[Any]]:

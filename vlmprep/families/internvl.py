@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import arithmetic_rule
+from vlmprep.families.arithmetic import arithmetic_rule, require
 from vlmprep.families.base import Expected
-from vlmprep.families.tiles import TiledFamily, levels_of, pixel_bytes
-from vlmprep.schema.errors import RefuseSample
-from vlmprep.schema.media import ImageSize, MediaCount
+from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.tiles import TiledFamily, levels_of, pixel_bytes, processed_clip
+from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.media import ImageSize, MediaCount, VideoSize
 from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["InternVL"]
@@ -20,7 +22,24 @@ class InternVL(TiledFamily):
     """InternVL 2.5, 3 and 3.5 in transformers' own form (the processor's class is InternVLProcessor)."""
 
     name: ClassVar[str] = "internvl"
-    kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "video"})
+
+    def __init__(self, processor: Any, config: Any = None, *, keep_control_text: bool = False) -> None:
+        super().__init__(processor, config, keep_control_text=keep_control_text)
+        self._videos = processor.video_processor
+        require(self._videos, "video", "do_resize", "do_rescale", "do_normalize")
+        self._refuse_shapes()
+        self._side = int(self._images.size["height"])
+
+    def _refuse_shapes(self) -> None:
+        """Tiles and frames are squares, and nothing is cut off them."""
+        for part in (self._images, self._videos):
+            size = part.size
+            if not size["height"] or size["height"] != size["width"] or getattr(part, "do_center_crop", False):
+                raise StopRun(
+                    f"{type(part).__name__} makes no squares of its images (size {dict(size)}), or cuts out their middle",
+                    "Set size to equal height and width, as the published processors have it.",
+                )
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         try:
@@ -30,16 +49,28 @@ class InternVL(TiledFamily):
         return Expected(
             inputs={},
             num_patches=tiles,
-            stored_bytes=pixel_bytes(tiles, self._images.size["height"], self._images.size["width"]),
+            stored_bytes=pixel_bytes(tiles, self._side, self._side),
             hints={"num_patches": [tiles]},
         )
 
+    def _video_inputs(self, size: VideoSize, num_alike: int) -> Expected:
+        self._refuse_unlike_clips(self._side, int(self._videos.size["height"]))
+        num_frames = len(sampled_frames(self._videos, clip_metadata(size)))
+        return Expected(
+            inputs={},
+            num_patches=num_frames,
+            stored_bytes=pixel_bytes(num_frames, self._side, self._side),
+            hints={"pixel_values_videos": torch.empty((1, num_frames), device="meta")},
+        )
+
     def tensors(self, decoded: Any, count: MediaCount) -> dict[str, NDArray[Any]]:
-        """One decoded image as `pixel_values` uint8 [tiles, 3, side, side].
+        """One decoded image or clip as `pixel_values` uint8 [tiles or frames, 3, side, side].
 
         Raises:
             RefuseSample: The processor does not take it.
         """
+        if isinstance(decoded, Clip):
+            return {"pixel_values": levels_of(processed_clip(self._videos, decoded)["pixel_values_videos"][0])}
         return {"pixel_values": levels_of(self._processed([decoded])["pixel_values"])}
 
     def pixel_rules(self) -> dict[str, PixelRule]:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.image_processing_utils import select_best_resolution
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, require
+from vlmprep.families.arithmetic import arithmetic_rule, require
 from vlmprep.families.base import Expected
 from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
-from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes
-from vlmprep.families.wording import first_line
+from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes, processed_clip
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import ImageSize, MediaCount, MediaSize, VideoSize
 from vlmprep.schema.pixels import PixelRule
@@ -132,7 +131,7 @@ class LlavaOnevision(TiledFamily):
             RefuseSample: The processor does not take it.
         """
         if isinstance(decoded, Clip):
-            return self._clip_tensors(decoded)
+            return {"pixel_values_videos": levels_of(processed_clip(self._videos, decoded)["pixel_values_videos"][0])}
         alone = count.num_alike == 1
         made = self._processed([[decoded]] if alone else [[decoded, self._speck]])
         pixels = levels_of(made["pixel_values"][0])
@@ -142,15 +141,6 @@ class LlavaOnevision(TiledFamily):
             "image_sizes": np.asarray(made["image_sizes"][:1], dtype=np.int64),
             "batch_num_images": count.inputs["batch_num_images"],
         }
-
-    def _clip_tensors(self, clip: Clip) -> dict[str, NDArray[Any]]:
-        try:
-            made = self._videos(
-                [clip.frames], video_metadata=[clip.metadata], do_sample_frames=False, **PLAIN, return_tensors="pt"
-            )
-        except (ValueError, RuntimeError) as error:
-            raise RefuseSample("video-shape", f"the clip does not fit the processor: {first_line(error)}") from error
-        return {"pixel_values_videos": levels_of(made["pixel_values_videos"][0])}
 
     def pixel_rules(self) -> dict[str, PixelRule]:
         """How stored levels become `[images, most crops, ...]`, zeros behind the shorter ones, and `[clips, frames, ...]`."""

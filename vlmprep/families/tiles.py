@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import PLAIN, as_levels, require
+from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, require
 from vlmprep.families.base import BaseFamily
+from vlmprep.families.clips import Clip
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun
 
-__all__ = ["STRIP", "TiledFamily", "pixel_bytes"]
+__all__ = ["STRIP", "TiledFamily", "levels_of", "pixel_bytes", "processed_clip"]
 
 STRIP = (2, 56)
 """Height and width of the fake image where a thin one makes the fewest tiles."""
@@ -56,6 +57,29 @@ class TiledFamily(BaseFamily):
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise RefuseSample("image-shape", f"the image does not fit the processor: {first_line(error)}") from error
 
+    def _refuse_unlike_clips(self, image_side: int, clip_side: int) -> None:
+        """Images and clips share the field pixel_values: they must have one size and one rule.
+
+        Args:
+            image_side: Pixels of an image's tiles.
+            clip_side: Pixels of a clip's frames.
+
+        Raises:
+            RefuseSample: They have not.
+        """
+        if image_side != clip_side:
+            raise RefuseSample(
+                "unsupported-media",
+                f"images and clips share the field pixel_values, but tiles of images are {image_side} pixels wide and "
+                f"frames of clips {clip_side}: set both processors to one size",
+            )
+        if arithmetic_rule(self.processor.video_processor, "torchvision") != arithmetic_rule(self._images, self.loader):
+            raise RefuseSample(
+                "unsupported-media",
+                "images and clips share the field pixel_values, but their processors compute it differently: use the image "
+                "backend torchvision, and one mean and deviation for both",
+            )
+
 
 def own_options(processor: Any) -> dict[str, Any]:
     """The options that a processor calls its image processor with.
@@ -71,6 +95,20 @@ def own_options(processor: Any) -> dict[str, Any]:
             "Set them in the image processor's own settings.",
         )
     return options
+
+
+def processed_clip(video_processor: Any, clip: Clip) -> Any:
+    """What the video processor makes of a clip whose frames are sampled, less its arithmetic.
+
+    Raises:
+        RefuseSample: It does not take frames of this shape.
+    """
+    try:
+        return video_processor(
+            [clip.frames], video_metadata=[clip.metadata], do_sample_frames=False, **PLAIN, return_tensors="pt"
+        )
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise RefuseSample("video-shape", f"the clip does not fit the processor: {first_line(error)}") from error
 
 
 def levels_of(tensor: torch.Tensor) -> NDArray[np.uint8]:
