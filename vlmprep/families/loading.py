@@ -16,7 +16,8 @@ from vlmprep.families.kimi import KimiK25
 from vlmprep.families.kimi_vl import KimiVL
 from vlmprep.families.llava_onevision import LlavaOnevision
 from vlmprep.families.models import refuse_unpackable
-from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from vlmprep.families.qwen_omni import Qwen3Omni
+from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwen35, Qwen35Moe
 from vlmprep.families.step3p7 import Step3p7
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import StopRun
@@ -34,11 +35,18 @@ FAMILIES: dict[str, Callable[..., Family]] = {
     "LlavaOnevisionProcessor": LlavaOnevision,
     "Qwen2VLProcessor": Qwen2VL,
     "Qwen2_5_VLProcessor": Qwen25VL,
+    "Qwen3OmniMoeProcessor": Qwen3Omni,
     "Qwen3VLProcessor": Qwen3VL,
     "SmolVLMProcessor": SmolVLM,
     "Step3p7Processor": Step3p7,
 }
 """By the class of the processor that AutoProcessor makes; others are packed the general way, where it holds."""
+MODELS: dict[tuple[str, str], Callable[..., Family]] = {
+    ("Qwen3VLProcessor", "qwen3_vl_moe"): Qwen3VLMoe,
+    ("Qwen3VLProcessor", "qwen3_5"): Qwen35,
+    ("Qwen3VLProcessor", "qwen3_5_moe"): Qwen35Moe,
+}
+"""By that class and the model_type of the config, where several models share a processor."""
 _LOADED: dict[bytes, Family] = {}
 """Families of this process, by the JSON of their settings."""
 
@@ -61,6 +69,7 @@ def _load(settings: FamilySettings) -> Family:
     config = load_config(settings)
     refuse_unpackable(processor, config)
     family: Callable[..., Family] = FAMILIES.get(name, general_family)
+    family = MODELS.get((name, getattr(config, "model_type", "")), family)
     own = {"thinking_prefix": True} if settings.thinking_prefix else {}
     if own and family is not Gemma4:
         raise StopRun(f"--thinking-prefix is for Gemma 4, and {name} is another model's", "Leave it out.")

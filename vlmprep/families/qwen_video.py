@@ -37,7 +37,10 @@ class ClipPatches:
     def __init__(self, video_processor: Any, settings: Mapping[str, Any]) -> None:
         require(video_processor, "video", "do_resize", "do_rescale", "do_normalize")
         self._videos = video_processor
-        self._settings = {**settings, "return_metadata": False, "do_sample_frames": False, **PLAIN}
+        known = {
+            name: value for name, value in settings.items() if name in video_processor.valid_kwargs.__annotations__
+        }
+        self._settings = {**known, "return_metadata": False, "do_sample_frames": False, **PLAIN}
         self._resizer = Resizer(video_processor)
         self._side, self._merge_size = int(self._setting("patch_size")), int(self._setting("merge_size"))
         self.temporal_patch_size = int(self._setting("temporal_patch_size"))

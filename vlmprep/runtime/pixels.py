@@ -64,6 +64,8 @@ def restore(
     if rule.mask is not None:
         values *= beside[rule.mask].to(values.device).bool().unsqueeze(1)
     values = _grouped(values, rule, beside)
+    if rule.items_last:
+        values = values.movedim(1, -1).contiguous()
     return values.unsqueeze(0) if rule.lead else values
 
 
@@ -125,9 +127,12 @@ def _grouped(values: Tensor, rule: PixelRule, fields: Mapping[str, Tensor]) -> T
     most = max(sizes, default=0) if rule.most is None else rule.most
     if all(size == most for size in sizes):
         return values.view(len(sizes), most, *values.shape[1:])
-    grouped = values.new_full((len(sizes), most, *values.shape[1:]), rule.fill)
+    fill = 0 if rule.fill == "last" else rule.fill
+    grouped = values.new_full((len(sizes), most, *values.shape[1:]), fill)
     for medium, items in enumerate(torch.split(values, sizes)):
         grouped[medium, : len(items)] = items
+        if rule.fill == "last" and len(items):
+            grouped[medium, len(items) :] = items[-1]
     return grouped
 
 
