@@ -97,5 +97,5 @@ class KimiVLProcessor(ProcessorMixin):
             for at, entry in enumerate(texts):
                 first, *rest = entry.split(self.image_token)
                 texts[at] = first + "".join(self.image_token * int(next(groups)) + piece for piece in rest)
-        made = self.tokenizer(texts, return_tensors=return_tensors)
+        made = self.tokenizer(texts, return_tensors=return_tensors, padding=bool(kwargs.get("padding")))
         return BatchFeature(data={**made, **pictures}, tensor_type=return_tensors)
