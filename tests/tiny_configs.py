@@ -202,7 +202,7 @@ def gemma4(tokens: TinyTokens, patch_size: int) -> Any:
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "subsampling_conv_channels": [4, 4],
+        "subsampling_conv_channels": [128, 4],
         "output_proj_dims": 32,
     }
     language = text(

@@ -253,7 +253,7 @@ def _omni_sound(model: Any, rng: np.random.Generator, frames: int) -> Placed:
     from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
 
     config = model.config
-    most = 208
+    most = 256
     features, mask = np.zeros((1, config.audio_config.num_mel_bins, most), np.float32), np.zeros((1, most), np.int32)
     features[..., :frames], mask[:, :frames] = _noise(rng, config.audio_config.num_mel_bins, frames), 1
     num_tokens = int(_get_feat_extract_output_lengths(torch.tensor(frames), config.audio_config.n_window))

@@ -32,6 +32,8 @@ class ModelForm:
     """Whether images see themselves whole in sliding layers."""
     one_projection: bool = False
     """Whether sounds are projected otherwise as soon as any image is in the batch."""
+    sounds_see_padding: bool = False
+    """Whether a sound's encoder looks at the padding behind it, so that it depends on the longest sound of the batch."""
     short_positions: int | None = None
     """Positions up to which every token of a batch is rotated by the short factors, where a longer document anywhere in the
     batch changes them for all."""
@@ -45,12 +47,14 @@ _FORMS = {
         ModelForm(family="qwen2_vl"),
         ModelForm(family="qwen2_5_vl"),
         ModelForm(family="qwen3_vl"),
+        ModelForm(family="qwen3_vl_moe"),
         ModelForm(family="qwen3_5", recurrent=True),
         ModelForm(family="qwen3_5_moe", recurrent=True),
         ModelForm(family="qwen3_omni_moe", token_types=False),
+        ModelForm(family="qwen3_omni_moe_thinker", token_types=False),
         ModelForm(family="kimi_k25", token_types=False),
         ModelForm(family="gemma4", layers=(FULL, SLIDING), open_question="text_config.use_bidirectional_attention"),
-        ModelForm(family="phi4_multimodal", token_types=False, one_projection=True),
+        ModelForm(family="phi4_multimodal", token_types=False, one_projection=True, sounds_see_padding=True),
         ModelForm(family="nemotron_h_omni", token_types=False, recurrent=True),
         ModelForm(family="llava_onevision", token_types=False),
         ModelForm(family="internvl", token_types=False),
@@ -91,6 +95,7 @@ def form_of(family: str, config: Any = None) -> ModelForm:
         window=window if SLIDING in layers else None,
         image_blocks=bidirectional == "vision",
         one_projection=named.one_projection,
+        sounds_see_padding=named.sounds_see_padding,
         short_positions=_short_positions(text),
     )
 

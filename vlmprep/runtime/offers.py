@@ -74,6 +74,8 @@ def check_together(batch: Sequence[Pack], form: ModelForm) -> None:
     """
     if form.one_projection:
         _check_projection(batch, form)
+    if form.sounds_see_padding:
+        _warn_of_padded_sounds(batch, form)
     if form.short_positions is not None:
         _check_positions(batch, form.short_positions)
 
@@ -86,6 +88,17 @@ def _check_projection(batch: Sequence[Pack], form: ModelForm) -> None:
             f"{form.family} projects the sounds of a batch by another layer as soon as any image is in it, and this batch "
             "holds documents with sounds alone beside images. Make a pack set of the samples with sounds and no image by "
             "themselves, with --fake-image none."
+        )
+
+
+def _warn_of_padded_sounds(batch: Sequence[Pack], form: ModelForm) -> None:
+    """The sound encoder adds its mask to the scores as ones and zeros, which hides nothing."""
+    sizes = [size for pack in batch if "audio_embed_sizes" in pack for size in pack["audio_embed_sizes"].tolist()]
+    if len(set(sizes)) > 1:
+        warnings.warn(
+            f"this batch holds sounds of {min(sizes)} to {max(sizes)} tokens: the sound encoder of {form.family} sees the "
+            "padding behind the shorter ones, so their features differ from those that they have alone",
+            stacklevel=4,
         )
 
 
