@@ -49,7 +49,7 @@ class SampleReader(Protocol):
 class HeaderReader(Protocol):
     """Looks at media without decoding them."""
 
-    def size(self, medium: Media, loader: Loader) -> MediaSize:
+    def size(self, medium: Media, loader: Loader, *, with_sound: bool = False) -> MediaSize:
         """Raises RefuseSample for a medium that cannot be used."""
         ...
 
@@ -128,7 +128,7 @@ def _measure(record: dict[str, Any], sample: Sample, media: HeaderReader, family
     for medium in all_media:
         if medium.kind not in family.kinds:
             raise RefuseSample("unsupported-media", f"{family.name} samples with {medium.kind} are not packed")
-    sizes = [media.size(medium, family.loader) for medium in all_media]
+    sizes = [media.size(medium, family.loader, with_sound=family.hears_clips) for medium in all_media]
     counts = family.measure(sizes)
     record |= {
         "num_visual_tokens": sum(count.num_visual_tokens for count in counts),

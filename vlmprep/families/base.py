@@ -78,6 +78,11 @@ class BaseFamily(ABC):
         self._measured_video = kept(self._measure_video)
         self._measured_audio = kept(self._measure_audio)
 
+    @property
+    def hears_clips(self) -> bool:
+        """Whether a clip's sound goes in with its frames; see Family."""
+        return False
+
     def measure(self, sizes: Sequence[MediaSize]) -> list[MediaCount]:
         """Count the media of one sample from their sizes alone; see Family."""
         alike = Counter(size.kind for size in sizes)

@@ -21,7 +21,7 @@ __all__ = ["Document", "HeaderReader", "Medium", "build_document", "build_fake_d
 class HeaderReader(Protocol):
     """Looks at media without decoding them."""
 
-    def size(self, medium: Media, loader: Loader) -> MediaSize:
+    def size(self, medium: Media, loader: Loader, *, with_sound: bool = False) -> MediaSize:
         """Raises RefuseSample for a medium that cannot be used."""
         ...
 
@@ -74,7 +74,7 @@ def build_document(sample: Sample, *, family: Family, media: HeaderReader, num_t
         RefuseSample: A medium does not decode, or the sample is no longer what was counted.
     """
     all_media = sample.media()
-    sizes = tuple(media.size(medium, family.loader) for medium in all_media)
+    sizes = tuple(media.size(medium, family.loader, with_sound=family.hears_clips) for medium in all_media)
     counts = family.measure(sizes)
     encoded = family.encode(sample, counts)
     if encoded.num_tokens != num_tokens:

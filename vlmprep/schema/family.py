@@ -79,6 +79,11 @@ class Family(Protocol):
         ...
 
     @property
+    def hears_clips(self) -> bool:
+        """Whether a clip's sound goes in with its frames."""
+        ...
+
+    @property
     def position_axes(self) -> int:
         """3 with mRoPE, else 1."""
         ...
