@@ -58,9 +58,8 @@ def clip_size(num_frames: int, rate: float | None, height: int, width: int) -> V
 
 def decoded_video(medium: Media) -> tuple[NDArray[np.uint8], Any]:
     """All frames [T, H, W, 3] and metadata of a file, by transformers' own PyAV loader."""
-    assert medium.location is not None
-    frames: Any
-    frames, metadata = load_video(medium.location, backend="pyav")
+    location: Any = medium.location  # a file; annotated without
+    frames, metadata = load_video(location, backend="pyav")
     return frames, metadata
 
 

@@ -37,6 +37,8 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
     for name in ("image_processor", "video_processor", "feature_extractor"):
         if (part := getattr(processor, name, None)) is not None:
             parts[name] = {"class": type(part).__name__, **settings_of(part)}
+    if (calls := getattr(family, "call_settings", None)) is not None:
+        parts["processor_calls"] = json.loads(json.dumps(calls, sort_keys=True, default=str))
     config = getattr(family, "config", None)
     if config is not None:
         parts["model_config"] = digest(json.dumps(without_places(config.to_dict()), sort_keys=True, default=str))

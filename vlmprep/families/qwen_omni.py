@@ -103,7 +103,7 @@ class Qwen3Omni(Qwen2VL):
         """
         super()._check_config()
         thinker, settings = self._thinker, self.call_settings
-        pairs = {name: (getattr(thinker, name), self._token_id(token)) for name, token in TOKENS.items()}
+        pairs = {name: (getattr(thinker, name, None), self._token_id(token)) for name, token in TOKENS.items()}
         pairs["n_window"] = (thinker.audio_config.n_window, settings["n_window"])
         if self.hears_clips:  # else nothing but the model counts in it
             pairs["position_id_per_seconds"] = (thinker.position_id_per_seconds, settings["position_id_per_seconds"])
