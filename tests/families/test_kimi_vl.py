@@ -133,6 +133,10 @@ def test_rows_become_packs(folder: Path, tmp_path: Path) -> None:
     pack = packs[0]
     assert len(pack["image_grid_hws"]) == 3
     assert len(pack["pixel_values"]) == pack["image_grid_hws"].prod(dim=1).sum()
+    batch = next(iter(vlmprep.Loader(packs, dp_rank=0, dp_world_size=1, collate="neat")))
+    assert batch.keys() & {"mm_token_type_ids", "pixel_values", "image_grid_hws"} == {"pixel_values", "image_grid_hws"}
+    assert batch["n_images_per_sample"].tolist() == [3]
+    assert batch["pixel_values"].dtype == torch.float32
     assert verify(tmp_path / "set", LocalEngine(0), Silent()).problems == ()
 
 

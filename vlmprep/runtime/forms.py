@@ -53,6 +53,7 @@ _FORMS = {
         ModelForm(family="qwen3_omni_moe", token_types=False),
         ModelForm(family="qwen3_omni_moe_thinker", token_types=False),
         ModelForm(family="kimi_k25", token_types=False),
+        ModelForm(family="kimi_vl", token_types=False),
         ModelForm(family="gemma4", layers=(FULL, SLIDING), open_question="text_config.use_bidirectional_attention"),
         ModelForm(family="phi4_multimodal", token_types=False, one_projection=True, sounds_see_padding=True),
         ModelForm(family="nemotron_h_omni", token_types=False, recurrent=True),

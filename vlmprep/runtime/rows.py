@@ -17,7 +17,14 @@ __all__ = ["Pack", "joined_media", "labels_as_rows", "media_counts", "row_length
 Pack: TypeAlias = Mapping[str, Tensor]
 """A pack's tensors by field, as `packs[k]` gives them."""
 
-_ONE_PER_IMAGE = ("image_grid_thw", "image_grid_hw", "image_sizes", "image_position_ids", "num_local_patches")
+_ONE_PER_IMAGE = (
+    "image_grid_thw",
+    "image_grid_hw",
+    "image_grid_hws",
+    "image_sizes",
+    "image_position_ids",
+    "num_local_patches",
+)
 _ONE_PER_VIDEO = ("video_grid_thw", "num_frames_per_video")
 
 
