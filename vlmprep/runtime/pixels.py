@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmprep.runtime.overviews import with_overviews
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.memory import pooled_empty
 
@@ -32,10 +33,13 @@ def restore_all(
         The same mapping with fields restored, and without those that rules alone needed.
     """
     present = [field for field in rules if field in batch]
-    restored = {field: restore(batch[field], rules[field], dtype, batch) for field in present}
+    absent = [field for field in present if _is_absent(rules[field], batch)]
+    restored = {field: restore(batch[field], rules[field], dtype, batch) for field in present if field not in absent}
     for field in present:
         for name in rules[field].drops:
             batch.pop(name, None)
+    for field in absent:
+        batch.pop(field, None)
     batch.update(restored)
     return batch
 
@@ -58,7 +62,10 @@ def restore(
         Values of `dtype` (integers keep theirs) in the processor's shape; see PixelRule.
     """
     beside = fields or {}
-    values = _as_stored(stored, dtype) if rule.arithmetic == "stored" else _computed(stored, rule, dtype)
+    if rule.overview is not None:  # it is made of float32, whatever is asked for
+        values = with_overviews(_computed(stored, rule, torch.float32), beside[rule.overview]).to(dtype)
+    else:
+        values = _as_stored(stored, dtype) if rule.arithmetic == "stored" else _computed(stored, rule, dtype)
     if rule.layout == "ones":
         values = _ones(values)
     if rule.mask is not None:
@@ -83,6 +90,11 @@ def concatenate(fields: list[Tensor]) -> Tensor:
     order = sorted(range(fields[0].ndim), key=fields[0].stride, reverse=True)
     joined = torch.cat([field.permute(order) for field in fields], dim=order.index(0))
     return joined.permute([order.index(axis) for axis in range(len(order))])
+
+
+def _is_absent(rule: PixelRule, batch: Mapping[str, Any]) -> bool:
+    """Whether the model gets no such field, because there is one medium only."""
+    return not rule.alone and isinstance(rule.per_medium, str) and len(batch[rule.per_medium]) == 1
 
 
 def _as_stored(stored: Tensor, dtype: torch.dtype) -> Tensor:

@@ -60,6 +60,11 @@ class PixelRule:
     """Whether an axis of length 1 stands in front."""
     mask: str | None = None
     """Field whose zeros become zeros, for processors that pad behind normalizing."""
+    overview: str | None = None
+    """Field `[media, 2]` of heights and widths: a medium's items are the tiles of a picture of this size, row by row, and the
+    result has the picture itself in front of them, resized to a tile (bicubic, no antialias) behind the arithmetic."""
+    alone: bool = True
+    """False: the model gets no such field where `per_medium` counts a single medium."""
     drops: tuple[str, ...] = ()
     """Fields of the pack that the rule alone needs, and the model does not know."""
 
