@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vlmprep.automodel.anchors import finder_of
 from vlmprep.automodel.conversations import Conversation, items_of, kind_of
+from vlmprep.automodel.markers import find_pattern_indices
+from vlmprep.automodel.templates import template_of
 from vlmprep.families.base import FAKE_IMAGE_SIDE
 
 __all__ = [
@@ -82,8 +85,8 @@ _VISION_TOKEN_STRINGS = (
 _VISION_TOKEN_KEYWORDS = ("image", "video", "media", "vision", "img_pad", "vid_pad")
 
 _warned_unknown_processors: set[str] = set()
-_written: weakref.WeakKeyDictionary[Any, set[int]] = weakref.WeakKeyDictionary()
-"""Of each processor: the added tokens that it writes for the fake image."""
+_written: weakref.WeakKeyDictionary[Any, list[int]] = weakref.WeakKeyDictionary()
+"""Of each processor: what it writes for the fake image."""
 
 
 def _conversation_has_media(conversation: Conversation) -> bool:
@@ -136,7 +139,7 @@ def _get_vision_token_ids(processor: Any) -> set[int]:
     for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
         if any(keyword in str(token).lower() for keyword in _VISION_TOKEN_KEYWORDS):
             ids.add(int(number))
-    return ids | _written_ids(processor, tokenizer)
+    return ids.union(number for number in _written_ids(processor) if number in tokenizer.added_tokens_decoder)
 
 
 def _known_strings(tokenizer: Any) -> Iterator[int]:
@@ -150,15 +153,19 @@ def _known_strings(tokenizer: Any) -> Iterator[int]:
             yield number
 
 
-def _written_ids(processor: Any, tokenizer: Any) -> set[int]:
-    """Added tokens among those that the processor writes for the fake image; none where it is no such processor."""
+def _written_ids(processor: Any) -> list[int]:
+    """What template and processor write for the fake image, from the first to the last added token; nothing without hooks."""
     placeholder = getattr(processor, "image_token", None)
     if not isinstance(placeholder, str) or not hasattr(processor, "replace_image_token"):
-        return set()
+        return []
     if processor not in _written:
-        ids = map(int, processor(text=[placeholder], images=[[_FAKE_IMAGE]])["input_ids"][0])
+        tokenizer = processor.tokenizer
+        template = template_of([], processor)
+        text = finder_of(processor, template).turns.image_literal() if template else placeholder
+        ids = [int(number) for number in processor(text=[text], images=[[_FAKE_IMAGE]])["input_ids"][0]]
         spared = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-        _written[processor] = {number for number in ids if number in tokenizer.added_tokens_decoder} - spared
+        own = [at for at, number in enumerate(ids) if number in tokenizer.added_tokens_decoder and number not in spared]
+        _written[processor] = ids[own[0] : own[-1] + 1]
     return _written[processor]
 
 
@@ -172,36 +179,39 @@ def _warn_no_vision_tokens(processor: Any) -> None:
 
 
 def mask_fake_vision_tokens_single(sample_dict: MutableMapping[str, Any], processor: Any) -> None:
-    """Set `attention_mask` to 0 on the vision tokens of one sample.
+    """Set `attention_mask` to 0 on the vision tokens of one sample, and on what stands between those of the fake image.
 
     Args:
         sample_dict: `input_ids` [S] and `attention_mask` [S], which is changed.
         processor: Whose tokens they are.
     """
-    if "attention_mask" in sample_dict and (is_vision := _is_vision(sample_dict["input_ids"], processor)) is not None:
-        sample_dict["attention_mask"][is_vision] = 0
+    if "attention_mask" in sample_dict:
+        _mask_row(sample_dict["input_ids"], sample_dict["attention_mask"], processor)
 
 
 def mask_fake_vision_tokens_batch(
     batch: Mapping[str, Any] | MutableMapping[str, Any], processor: Any, sample_indices: Sequence[int]
 ) -> None:
-    """Set `attention_mask` to 0 on the vision tokens of some samples of a batch.
+    """The same for some samples of a batch.
 
     Args:
         batch: `input_ids` [B, S] and `attention_mask` [B, S], which is changed.
         processor: Whose tokens they are.
         sample_indices: The rows that hold a fake image.
     """
-    if "attention_mask" not in batch or not len(sample_indices):
+    if "attention_mask" not in batch:
         return
-    if (is_vision := _is_vision(batch["input_ids"], processor)) is not None:
-        for row in sample_indices:
-            batch["attention_mask"][row, is_vision[row]] = 0
+    for row in sample_indices:
+        _mask_row(batch["input_ids"][row], batch["attention_mask"][row], processor)
 
 
-def _is_vision(input_ids: torch.Tensor, processor: Any) -> torch.Tensor | None:
+def _mask_row(input_ids: torch.Tensor, attention_mask: torch.Tensor, processor: Any) -> None:
+    """Hide the fake image in one row: [S] and [S], of which the second is changed."""
     ids = _get_vision_token_ids(processor)
     if not ids:
         _warn_no_vision_tokens(processor)
-        return None
-    return torch.isin(input_ids, torch.tensor(sorted(ids), device=input_ids.device))
+        return
+    attention_mask[torch.isin(input_ids, torch.tensor(sorted(ids), device=input_ids.device))] = 0
+    start, end = find_pattern_indices(input_ids, _written_ids(processor))
+    if start >= 0:  # newlines between the tiles of an image are text by their ids
+        attention_mask[start:end] = 0

@@ -36,6 +36,8 @@ INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 MARGIN = 4
 """Decoders round sides up before they hold them against their limit."""
 DECODERS_LIMIT = (1 << 31) - 1
+LEAST_LIMIT = 1 << 16
+"""Decoders hold buffers of their own against their limit, too: of a 64 x 48 clip these are larger than four frames."""
 ONE = 1 << 16
 """1.0 in a display matrix."""
 
@@ -166,7 +168,7 @@ def picture_stream(container: InputContainer, name: str, max_pixels: int) -> Vid
             f"{name} claims frames of {stream.width} x {stream.height}, above --max-image-pixels {max_pixels}",
         )
     stream.thread_type = "SLICE"  # frames come out as early as they can
-    stream.codec_context.options = {"max_pixels": str(min(MARGIN * max_pixels, DECODERS_LIMIT))}
+    stream.codec_context.options = {"max_pixels": str(min(max(MARGIN * max_pixels, LEAST_LIMIT), DECODERS_LIMIT))}
     return stream
 
 
