@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Measure every family against its own processor and write the table of docs/families.md.
+
+    python scripts/measure_families.py                      all families, docs/families.md rewritten
+    python scripts/measure_families.py --only gemma4 --sizes 20 --print
+
+Processors are the families' own classes with a small vocabulary, as the tests build them. Counts: samples of one to three
+images of random sizes, thin ones among them, counted from sizes alone and run through the processor in full; equal means the
+whole input_ids. Documents: a small corpus of pictures, clips and sounds, packed by `vlmprep pack`, each document cut out of its
+pack again, restored as a reader does it, and compared with the processor's output for its row alone: ids, token types and
+every media tensor, values, shape and type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+import transformers
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.every_family.facts import Facts, measure_family  # noqa: E402 - the tests lie beside the scripts
+from tests.families.processors import FAMILY_NAMES, build_processor  # noqa: E402
+
+PAGE = ROOT / "docs" / "families.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def main() -> None:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=FAMILY_NAMES, default=FAMILY_NAMES)
+    parser.add_argument("--sizes", type=int, default=60, help="samples of random sizes")
+    parser.add_argument("--print", action="store_true", help="print the table and leave the page alone")
+    args = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory(prefix="vlmprep-families-") as folder:
+        for name in args.only:
+            work = Path(folder) / name
+            build_processor(name).save_pretrained(work / "processor")
+            found.append(measure_family(work / "processor", work, num_sizes=args.sizes))
+            print(f"{name}: {found[-1]}", file=sys.stderr)
+    table = "\n".join(table_lines(found))
+    if args.print:
+        print(table)
+        return
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+
+
+def table_lines(found: Iterable[Facts]) -> Iterator[str]:
+    """Markdown."""
+    yield f"Measured with transformers {transformers.__version__} and torch {torch.__version__.split('+')[0]}, torchvision's image processors."
+    yield ""
+    yield "| family | counts equal | documents equal | positions | fake image | stored in a pack |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for facts in found:
+        yield (
+            f"| {facts.family} | {counts(facts)} | {documents(facts)} | {positions(facts)} | {facts.fake_tokens} tokens | "
+            + "; ".join(f"`{name}` {form}" for name, form in sorted(facts.stored.items()))
+            + " |"
+        )
+
+
+def counts(facts: Facts) -> str:
+    """`60 of 60, 3 refused by both`."""
+    refused = f", {facts.num_refused_by_both} of them refused by both" if facts.num_refused_by_both else ""
+    return f"{facts.num_counted_right} of {facts.num_counted}{refused}"
+
+
+def documents(facts: Facts) -> str:
+    """`12: 4 image, 3 text`, and what differs."""
+    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(facts.documents.items()))
+    unequal = "; ".join(f"{name} differs in {number}" for name, number in sorted(facts.unequal.items()))
+    return f"{'all' if not unequal else 'not all'} of {sum(facts.documents.values())} ({kinds})" + (
+        f": {unequal}" if unequal else ""
+    )
+
+
+def positions(facts: Facts) -> str:
+    """1-D or mRoPE."""
+    return "mRoPE [3, S]" if facts.position_axes == 3 else "1-D"
+
+
+if __name__ == "__main__":
+    main()
