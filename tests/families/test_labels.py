@@ -184,7 +184,7 @@ def test_an_answer_may_end_with_images(family):
         ("assistant", "A"),
     ]
     assert learned(family, *turns) == ["Here", "and", "<|im_end|>", "A<|im_end|>"]
-    assert learned(family, *turns, unlearned=[1]) == ["A<|im_end|>"]
+    assert learned(family, *turns, unlearned=(1,)) == ["A<|im_end|>"]
 
 
 @pytest.mark.parametrize("role", ["system", "user", "tool", "assistant"])

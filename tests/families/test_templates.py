@@ -9,7 +9,7 @@ import pytest
 
 from tests.families.truth import FAMILIES, encode, full_run, sample_of
 from vlmprep.demo.processor import build_processor
-from vlmprep.families import turns as turns_module
+from vlmprep.families import dialogue
 from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -310,7 +310,7 @@ def test_a_template_without_a_place_for_images_refuses_them_and_makes_no_fake_on
 
 
 def test_shapes_of_conversation_are_forgotten_before_memory_ends(monkeypatch):
-    monkeypatch.setattr(turns_module, "LAYOUTS_KEPT", 3)
+    monkeypatch.setattr(dialogue, "SHAPES_KEPT", 3)
     family = family_with(PLAIN)
     for length in range(1, 12):
         assert runs(family, sample_of(("user", ["Q"] * length), ("assistant", "A"))) == ["A<|im_end|>"]

@@ -10,14 +10,30 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlmprep.schema.conversation import Media, Message, Part, Sample, Text, ToolCall
 
-__all__ = ["Dialogue", "Slot", "conversation_of", "media_gaps", "shape_of", "slots_of", "with_texts"]
+__all__ = [
+    "Dialogue",
+    "Shape",
+    "Slot",
+    "conversation_of",
+    "media_gaps",
+    "remember",
+    "shape_of",
+    "slots_of",
+    "with_texts",
+]
 
 THOUGHT = re.compile(r"(<think>)?(.*?)</think>(.*)", re.DOTALL)
 """A thought and an answer in one text; models whose prompt ends with `<think>` leave the opening tag out."""
+SHAPES_KEPT = 4_096
+"""Shapes of conversation of which something is remembered."""
+
+
+Shape = tuple[tuple[str, str | None, bool, tuple[str, ...]], ...]
+"""Of each message its role, its name, whether it thinks, and its parts; see `shape_of`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +59,7 @@ class Dialogue:
         return not self.tools and not any(m.tool_calls or m.name or m.call_id for m in self.messages)
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """One text of a conversation."""
 
     message: int
@@ -60,10 +75,13 @@ def slots_of(messages: tuple[Message, ...]) -> list[Slot]:
     for at, message in enumerate(messages):
         if message.reasoning is not None:
             slots.append(Slot(at, message.reasoning, is_reasoning=True))
-        for part, may_think in own_parts(message):
+        may_think = message.role == "assistant"
+        for part in message.parts:
             if isinstance(part, Text):
                 texts = pieces_of(part.text, may_think)[1]
-                slots.extend(Slot(at, text, n < len(texts) - 1) for n, text in enumerate(texts))
+                may_think = False
+                slots += [Slot(at, text, is_reasoning=True) for text in texts[:-1]]
+                slots.append(Slot(at, texts[-1]))
     return slots
 
 
@@ -107,22 +125,22 @@ def with_texts(messages: tuple[Message, ...], texts: Iterable[str]) -> tuple[Mes
     return tuple(changed)
 
 
-Shape = tuple[tuple[str, bool, tuple[str, ...]], ...]
-
-
 def shape_of(messages: tuple[Message, ...]) -> Shape:
-    """What a plain conversation's layout depends on: roles, kinds of parts, fixed words."""
-    return tuple(
-        (
-            message.role,
-            message.reasoning is not None,
-            tuple(
-                part.kind if isinstance(part, Media) else "|".join(("text", *pieces_of(part.text, may_think)[0]))
-                for part, may_think in own_parts(message)
-            ),
-        )
-        for message in messages
-    )
+    """What a plain conversation's layout depends on: roles, names, kinds of parts, fixed words."""
+    return tuple([(m.role, m.name, m.reasoning is not None, kinds_of(m)) for m in messages])
+
+
+def kinds_of(message: Message) -> tuple[str, ...]:
+    """Kinds of a message's parts; a text with a thought is one of its own."""
+    kinds: list[str] = []
+    may_think = message.role == "assistant"
+    for part in message.parts:
+        if isinstance(part, Media):
+            kinds.append(part.kind)
+        else:
+            kinds.append("|".join(("text", *pieces_of(part.text, may_think)[0])) if may_think else "text")
+            may_think = False
+    return tuple(kinds)
 
 
 def conversation_of(messages: tuple[Message, ...], *, plain_text: bool) -> list[dict[str, Any]]:
@@ -132,39 +150,35 @@ def conversation_of(messages: tuple[Message, ...], *, plain_text: bool) -> list[
         messages: The conversation.
         plain_text: Messages of nothing but text go in as strings.
     """
-    return [
-        {**spoken(message, plain_text), **thought(message), **called(message), **named(message)} for message in messages
-    ]
+    return [turn_of(message, plain_text) for message in messages]
 
 
-def spoken(message: Message, plain_text: bool) -> dict[str, Any]:
-    """Role and content."""
+def turn_of(message: Message, plain_text: bool) -> dict[str, Any]:
+    """One of them; reasoning under the names that transformers gives it before it renders."""
     if plain_text and all(isinstance(part, Text) for part in message.parts):
         content: Any = "".join(part.text for part in message.parts if isinstance(part, Text))
     else:
         content = [{"type": "text", "text": p.text} if isinstance(p, Text) else {"type": p.kind} for p in message.parts]
-    return {"role": message.role, "content": content}
-
-
-def thought(message: Message) -> dict[str, str]:
-    """Reasoning under the names that transformers gives it before it renders."""
-    if message.reasoning is None:
-        return {}
-    return {"reasoning_content": message.reasoning, "thinking": message.reasoning}
-
-
-def called(message: Message) -> dict[str, Any]:
-    """Tool calls as OpenAI and transformers write them, with arguments as objects."""
-    return {"tool_calls": [call_of(call) for call in message.tool_calls]} if message.tool_calls else {}
+    turn: dict[str, Any] = {"role": message.role, "content": content}
+    if message.reasoning is not None:
+        turn |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
+    if message.tool_calls:
+        turn["tool_calls"] = [call_of(call) for call in message.tool_calls]
+    if message.name is not None:
+        turn["name"] = message.name
+    if message.call_id is not None:
+        turn["tool_call_id"] = message.call_id
+    return turn
 
 
 def call_of(call: ToolCall) -> dict[str, Any]:
-    """One of them."""
+    """A tool call as OpenAI and transformers write it, with its arguments as an object."""
     written: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
     return written if call.call_id is None else {"id": call.call_id, **written}
 
 
-def named(message: Message) -> dict[str, str]:
-    """Who speaks, and to which call."""
-    names = {"name": message.name, "tool_call_id": message.call_id}
-    return {key: value for key, value in names.items() if value is not None}
+def remember(known: dict[Any, Any], key: Any, value: Any) -> None:
+    """Add to a dictionary of bounded size, in place of what is oldest in it."""
+    if len(known) >= SHAPES_KEPT:
+        known.pop(next(iter(known)))
+    known[key] = value

@@ -2,7 +2,8 @@ r"""Which characters of a rendered conversation the assistant generates.
 
     <|im_start|>assistant\n  It is a cat.                               <|im_end|>\n    a text: from itself
     <|im_start|>assistant\n  <think>\n R \n</think>\n\n It is a cat.    <|im_end|>\n    a thought: from where the text departs
-                                                                                        from the generation prompt
+                                                                                     from the generation prompt, and
+                                                                                     behind what opens any text
     <|im_start|>assistant\n  <tool_call>\n{"name": ...}\n</tool_call>   <|im_end|>\n    a call: from where a text would stand
     seen                     learned
 
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vlmprep.families.calls import CallPlaces
-from vlmprep.families.dialogue import Dialogue, Slot, media_gaps, slots_of
+from vlmprep.families.dialogue import Dialogue, Shape, Slot, media_gaps, remember, shape_of, slots_of
 from vlmprep.families.layout import Layout, find_layout, sentinel, split_at_sentinels, with_sentinels
 from vlmprep.families.template import ChatTemplate, Span
 from vlmprep.schema.conversation import Media, Message, Text, ToolCall
@@ -54,6 +55,7 @@ class TurnBounds:
     def __init__(self, template: ChatTemplate, control_tokens: re.Pattern[str]) -> None:
         self._template = template
         self._control_tokens = control_tokens
+        self._openings: dict[tuple[Shape, int], str] = {}
         self.end_of_turn = self._find_end_of_turn()
         self.end_of_calls = self._find_end_of_calls()
         self.prompt = self._find_prompt()
@@ -78,6 +80,16 @@ class TurnBounds:
         Raises:
             RefuseSample: It takes no such message there.
         """
+        if not dialogue.is_plain:
+            return self._plain_opening(dialogue, message, layout, at)
+        key = shape_of(dialogue.messages), message
+        opening = self._openings.get(key)
+        if opening is None:
+            opening = self._plain_opening(dialogue, message, layout, at)
+            remember(self._openings, key, opening)
+        return opening
+
+    def _plain_opening(self, dialogue: Dialogue, message: int, layout: Layout, at: int) -> str:
         number = len(slots_of(dialogue.messages))
         probe = with_sentinels(dialogue)
         stand_in = Message(role="assistant", parts=(Text(text=sentinel(number)),))
@@ -118,16 +130,14 @@ class TurnBounds:
                 prompted = self._template.render(probe, plain_text=plain_text, generation_prompt=True)
             except RefuseSample:
                 continue
-            if prompted.startswith(asked):
-                return prompted.removeprefix(asked).lstrip()
+            return prompted[len(common_beginning(asked, prompted)) :].lstrip()
         return ""
 
     def _plainly(self, dialogue: Dialogue, plain_text: bool) -> str:
         return self._template.render(dialogue, plain_text=plain_text)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(NamedTuple):
     """An assistant turn in a rendered conversation."""
 
     number: int
@@ -184,10 +194,7 @@ class SpanFinder:
         self._before_texts = calls.before_texts
         self._thinks = [slots[number].is_reasoning for number in layout.order]
         self._texts = texts
-        first_slots: dict[int, int] = {}
-        for number, slot in enumerate(slots):
-            first_slots.setdefault(slot.message, number)
-        self._number_in_message = [number - first_slots[slots[number].message] for number in layout.order]
+        self._slots = slots
         self._literal_at: list[int] = []
         at = 0
         for literal, text in zip(layout.literals, [*texts, ""], strict=True):
@@ -209,9 +216,10 @@ class SpanFinder:
         if all(isinstance(part, Text) for part in turn.message.parts):
             return [(start, end)]
         gaps = media_gaps(turn.message)
+        own = next(number for number, slot in enumerate(self._slots) if slot.message == turn.number)
         spans = []
         for at in range(turn.first + 1, turn.stop):
-            if gaps[self._number_in_message[at]]:
+            if gaps[self._layout.order[at] - own]:
                 spans.append((start, self._literal_at[at]))
                 start = self._text_at(at)
         if gaps[-1]:
@@ -251,7 +259,11 @@ class SpanFinder:
         if opened < 0:  # no turn of its own: it goes on behind a tool's reply
             return self._behind_plain_opening(turn)
         said = literal[opened:] + self._texts[turn.first]
-        return self._literal_at[turn.first] + opened + len(common_beginning(self._bounds.prompt, said))
+        departure = opened + len(common_beginning(self._bounds.prompt, said))
+        opening = self._bounds.plain_opening(self._dialogue, turn.number, self._layout, turn.first)
+        if literal.startswith(opening):  # it does not depend on the thought
+            departure = max(departure, len(opening))
+        return self._literal_at[turn.first] + departure
 
     def _end(self, turn: Turn, start: int) -> int:
         at = self._literal_at[turn.stop]

@@ -19,7 +19,7 @@ from typing import Any
 
 from vlmprep.families.calls import NO_CALLS, CallPlaces, check_calls, structure_of
 from vlmprep.families.control import refuse_control_in_calls
-from vlmprep.families.dialogue import Dialogue, Slot, shape_of, slots_of
+from vlmprep.families.dialogue import Dialogue, Shape, Slot, remember, shape_of, slots_of
 from vlmprep.families.layout import Layout, find_layout
 from vlmprep.families.spans import TurnBounds, spans_of_answers
 from vlmprep.families.template import ChatTemplate, Span
@@ -27,9 +27,6 @@ from vlmprep.schema.conversation import Media, Message, Sample, Text
 from vlmprep.schema.errors import RefuseSample, StopRun
 
 __all__ = ["Rendered", "TurnFinder"]
-
-LAYOUTS_KEPT = 4_096
-"""Shapes of conversation whose layout is remembered, and as many of tool calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +55,7 @@ class TurnFinder:
 
     def __init__(self, processor: Any, control_tokens: re.Pattern[str]) -> None:
         self._control_tokens = control_tokens
-        self._layouts: dict[Any, Layout] = {}
+        self._layouts: dict[Shape, Layout] = {}
         self._call_places: dict[bytes, CallPlaces] = {}
         self._template = ChatTemplate(processor)
         try:
@@ -145,13 +142,6 @@ class TurnFinder:
 
     def _plainly(self, dialogue: Dialogue, plain_text: bool) -> str:
         return self._template.render(dialogue, plain_text=plain_text)
-
-
-def remember(known: dict[Any, Any], key: Any, value: Any) -> None:
-    """Add to a dictionary of bounded size, in place of what is oldest in it."""
-    if len(known) >= LAYOUTS_KEPT:
-        known.pop(next(iter(known)))
-    known[key] = value
 
 
 def marked_spans(messages: tuple[Message, ...], marks: list[Span]) -> tuple[Span, ...]:
