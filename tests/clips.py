@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-__all__ = ["Recipe", "clip", "decoded_frames", "moving_picture", "remuxed", "sound", "tone"]
+__all__ = ["Recipe", "clip", "decoded_frames", "moving_picture", "remuxed", "sound", "tone", "with_a_silent_packet"]
 
 MILLISECOND = Fraction(1, 1_000)
+NAL_FILLER = 38 << 1
 X265 = {"x265-params": "log-level=none"}
 
 
@@ -26,7 +27,7 @@ class Recipe:
     container: str = "mp4"
     codec: str = "libx264"
     num_frames: int = 12
-    rate: int = 10
+    rate: int | Fraction = 10
     height: int = 48
     width: int = 64
     pixels: str = "yuv420p"
@@ -99,6 +100,16 @@ def remuxed(data: bytes, container: str, *, first: int = 0, earlier: float = 0.0
             packet.stream = stream
             new.mux(packet)
     return target.getvalue()
+
+
+def with_a_silent_packet(recipe: Recipe, packet: int) -> bytes:
+    """An HEVC clip one of whose packets decodes to nothing: its picture is filler."""
+    data = clip(replace(recipe, codec="libx265", options=X265))
+    with av.open(io.BytesIO(data), "r") as container:
+        found = [bytes(each) for each in container.demux(video=0)][packet]
+    at = data.index(found)
+    assert data.count(found) == 1
+    return data[: at + 4] + bytes([NAL_FILLER]) + data[at + 5 :]
 
 
 def decoded_frames(data: bytes) -> list[NDArray[np.uint8]]:
