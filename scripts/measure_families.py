@@ -57,7 +57,8 @@ def main() -> None:
 
 def table_lines(found: Iterable[Facts]) -> Iterator[str]:
     """Markdown."""
-    yield f"Measured with transformers {transformers.__version__} and torch {torch.__version__.split('+')[0]}, torchvision's image processors."
+    torch_version = torch.__version__.split("+")[0]
+    yield f"Measured with transformers {transformers.__version__} and torch {torch_version}, torchvision's image processors."
     yield ""
     yield "| family | counts equal | documents equal | positions | fake image | stored in a pack |"
     yield "| --- | --- | --- | --- | --- | --- |"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.audio_utils import load_audio
@@ -60,7 +60,7 @@ def clip_of(video_processor: Any, path: Path) -> tuple[torch.Tensor, Any]:
     for name in ("input_data_format", "do_convert_rgb", "do_sample_frames", "device", "video_metadata"):
         settings.pop(name, None)
     sample = partial(video_processor.sample_frames, **settings) if video_processor.do_sample_frames else all_frames
-    frames, metadata = load_video(str(path), backend="pyav", sample_indices_fn=sample)
+    frames, metadata = cast(Any, load_video)(str(path), backend="pyav", sample_indices_fn=sample)
     return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(), metadata
 
 

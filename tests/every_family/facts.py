@@ -129,8 +129,8 @@ def ids_of_black_images(processor: Any, sizes: list[tuple[int, int]]) -> list[in
 
 def differences(document: Document, truth: dict[str, Any]) -> list[str]:
     """What of a document is not what the processor returns for its row alone, by field."""
-    sequences = [name for name in ("input_ids", "mm_token_type_ids") if name in truth]
-    found = [n for n in sequences if document.sequence[n].tolist() != torch.as_tensor(truth[n])[0, :-1].tolist()]
+    sequences: list[str] = [name for name in ("input_ids", "mm_token_type_ids") if name in truth]
+    found: list[str] = [n for n in sequences if document.sequence[n].tolist() != torch.as_tensor(truth[n])[0, :-1].tolist()]
     wanted = {name: value for name, value in truth.items() if name not in TEXT and value is not None and len(value)}
     for name in sorted(wanted.keys() | document.media.keys()):
         if name not in wanted or name not in document.media or not same(document.media[name], wanted[name]):
