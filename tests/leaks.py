@@ -174,8 +174,7 @@ class Setup:
             packs_per_rank=len(packs),
             shuffle=False,
             collate=self.collate,  # type: ignore[arg-type]
-            attn_implementation=self.backend,
-            **{"model_config": self.model.config, **loader},
+            **{"attn_implementation": self.backend, "model_config": self.model.config, **loader},
         )
         return batch
 

@@ -87,6 +87,7 @@ def tiny_model(
     """
     import transformers
 
+    torch.set_num_threads(1)  # threads would wait for each other longer than these matrices take
     torch.manual_seed(seed)
     tokens = TinyTokens(
         vocab_size=vocab_size,
