@@ -279,7 +279,7 @@ def _llava_onevision(backend: str, marked: bool) -> Any:
     return transformers.LlavaOnevisionProcessor(
         _class("LlavaOnevisionImageProcessor", backend)(),
         build_tokenizer(text, **_CHATML, image_token="<image>", video_token="<video>"),
-        transformers.LlavaOnevisionVideoProcessor(),
+        transformers.LlavaOnevisionVideoProcessor(do_sample_frames=True, num_frames=8),
         num_image_tokens=729,
         vision_feature_select_strategy="full",
         chat_template=text,

@@ -140,6 +140,7 @@ class BaseFamily(ABC):
             run_lengths=run_lengths,
             inputs=expected.inputs,
             num_alike=num_alike,
+            num_framing=self._encoder.num_framing(replacement),
         )
 
     def _replacement(self, kind: MediaKind, expected: Expected) -> str:

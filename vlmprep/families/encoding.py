@@ -67,6 +67,7 @@ class PlaceholderEncoder:
         self._token_ids = self._added_ids()
         self._kinds = self._typed_ids()
         self._audio_ids = {token for number, token in self._kinds if number == KINDS.index("audio") + 1}
+        self._framing = re.compile("|".join(map(re.escape, self._framing_tokens())))
         self._runs = re.compile("|".join(f"(?:{re.escape(token)})+" for token in self._tokens) or r"(?!)")
         self._bos: str | None = processor.tokenizer.bos_token
         self._control_tokens = control_tokens
@@ -240,6 +241,14 @@ class PlaceholderEncoder:
         runs = zip(self._placeholders_of(replacement), run_lengths, strict=True)
         return sum(length for token, length in runs if token not in self._audio_ids)
 
+    def num_framing(self, replacement: str) -> int:
+        """How many tokens of a replacement are typed as media and filled by nothing, such as those that frame an image.
+
+        Args:
+            replacement: Its short form.
+        """
+        return len(self._framing.findall(replacement)) if self._framing.pattern else 0
+
     def _find_placeholders(self, replacement: str) -> tuple[int, ...]:
         """Token ids of a short replacement's placeholders."""
         number_of = dict(zip(self._tokens, self._token_ids, strict=True))
@@ -267,6 +276,11 @@ class PlaceholderEncoder:
                 "This processor cannot be counted exactly from sizes; add them to its tokenizer as special tokens.",
             )
         return ids
+
+    def _framing_tokens(self) -> list[str]:
+        """Tokens that are typed as media and are no placeholders."""
+        typed = sorted({token for _, token in self._kinds} - set(self._token_ids))
+        return [str(token) for token in self._processor.tokenizer.convert_ids_to_tokens(typed)]
 
     def _typed_ids(self) -> list[tuple[int, int]]:
         """(token type, token id) as the processor's create_mm_token_type_ids numbers them."""

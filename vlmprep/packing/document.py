@@ -36,6 +36,8 @@ class Medium:
     (samples, samples per second)."""
     num_placeholders: int
     """Tokens of the sequence that it fills."""
+    num_framing: int
+    """Tokens beside them that are typed as its own."""
     tensors: dict[str, NDArray[Any]]
     """The model's inputs, as stored."""
 
@@ -126,7 +128,13 @@ def _document(
         position_ids=positions[..., :-1],
         mm_token_type_ids=tokens.mm_token_type_ids[:-1],
         media=tuple(
-            Medium(kind=size.kind, shape=size.shape, num_placeholders=count.num_placeholders, tensors=tensors)
+            Medium(
+                kind=size.kind,
+                shape=size.shape,
+                num_placeholders=count.num_placeholders,
+                num_framing=count.num_framing,
+                tensors=tensors,
+            )
             for size, count, tensors in zip(sizes, counts, media, strict=True)
         ),
         num_visual_tokens=sum(count.num_visual_tokens for count in counts),

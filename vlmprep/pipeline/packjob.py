@@ -176,6 +176,7 @@ class ShardMaker:
                     kind=medium.kind,
                     shape=medium.shape,
                     num_tokens=medium.num_placeholders,
+                    num_framing=medium.num_framing,
                     rows={name: len(tensor) for name, tensor in medium.tensors.items()},
                 )
                 for document, medium in pack.media

@@ -97,6 +97,8 @@ class MediaCount:
     """Small media inputs that depend on the size alone, such as `image_grid_thw` [1, 3] int64."""
     num_alike: int = 1
     """Media of this kind in the sample, itself included: some processors cut an image only where it stands alone."""
+    num_framing: int = 0
+    """Tokens of the replacement typed as the medium's that no encoder fills: what frames it in some families."""
     padded_samples: int = 0
     """Samples that some processors pad this medium's sound to before they look at it: those of the sample's longest."""
 

@@ -55,6 +55,8 @@ class MediumInfo:
     """Placeholders that it fills."""
     rows: Mapping[str, int]
     """By field: its entries along the first axis; they lie behind those of the media before it."""
+    num_framing: int = 0
+    """Tokens beside those that it fills that `mm_token_type_ids` counts as its own; not in key.json where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ def _plain(info: PackInfo) -> dict[str, Any]:
         "samples": [_shallow(sample) for sample in info.samples],
         "document_lengths": info.document_lengths,
         "fake": None if info.fake is None else _shallow(info.fake),
-        "media": [_shallow(medium) for medium in info.media],
+        "media": [_plain_medium(medium) for medium in info.media],
         "members": {name: _shallow(member) for name, member in info.members.items()},
     }
 
@@ -133,6 +135,11 @@ def _plain(info: PackInfo) -> dict[str, Any]:
 def _shallow(value: SampleRef | FakeImage | MediumInfo | MemberInfo) -> dict[str, Any]:
     """A flat dataclass as a dictionary; dataclasses.asdict would copy every value deeply."""
     return {entry.name: getattr(value, entry.name) for entry in fields(value)}
+
+
+def _plain_medium(medium: MediumInfo) -> dict[str, Any]:
+    value = _shallow(medium)
+    return value if medium.num_framing else {name: entry for name, entry in value.items() if name != "num_framing"}
 
 
 def _medium(value: dict[str, Any]) -> MediumInfo:

@@ -213,7 +213,7 @@ def _runs(tokens: Tokens) -> list[Run]:
 def _media_of(info: PackInfo, document: int) -> tuple[MediumView, ...]:
     """The media of one document, 0 for the fake image's."""
     return tuple(
-        MediumView(kind=medium.kind, shape=medium.shape, num_tokens=medium.num_tokens)
+        MediumView(kind=medium.kind, shape=medium.shape, num_tokens=medium.num_tokens + medium.num_framing)
         for medium in info.media
         if medium.document == document
     )

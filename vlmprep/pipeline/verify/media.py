@@ -50,7 +50,7 @@ def placeholder_problems(info: PackInfo, types: Array, numbers: NDArray[np.int64
     """Documents with other placeholders than their media fill."""
     expected: Counter[int] = Counter()
     for medium in info.media:
-        expected[medium.document] += medium.num_tokens
+        expected[medium.document] += medium.num_tokens + medium.num_framing
     documents, counts = np.unique(numbers[types != 0], return_counts=True)
     found = dict(zip(documents.tolist(), counts.tolist(), strict=True))
     for document in sorted(expected.keys() | found.keys()):

@@ -176,7 +176,7 @@ def count_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord)
     """Counts of the index that the tensors do not bear out."""
     found = {
         "num_tokens": len(fields["input_ids"]),
-        "num_visual_tokens": int(np.isin(fields["mm_token_type_ids"], (1, 2)).sum()),
+        "num_visual_tokens": num_visual_tokens(info, fields["mm_token_type_ids"]),
         "num_label_tokens": int((fields["labels"] != IGNORE_INDEX).sum()),
         "num_samples": len(info.samples),
         "num_images": info.num_media("image"),
@@ -187,6 +187,12 @@ def count_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord)
             yield f"{name} is {getattr(row, name)} in the index, the pack has {count}"
     if not (np.isfinite(row.cost) and row.cost >= 0):
         yield f"cost is {row.cost} in the index"
+
+
+def num_visual_tokens(info: PackInfo, types: Array) -> int:
+    """Tokens typed as images or clips, less those that only frame them."""
+    framing = sum(medium.num_framing for medium in info.media if medium.kind != "audio")
+    return int(np.isin(types, (1, 2)).sum()) - framing
 
 
 def first(wrong: NDArray[Any]) -> int | None:
