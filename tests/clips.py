@@ -13,7 +13,17 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-__all__ = ["Recipe", "clip", "decoded_frames", "moving_picture", "remuxed", "sound", "tone", "with_a_silent_packet"]
+__all__ = [
+    "Recipe",
+    "clip",
+    "decoded_frames",
+    "moving_picture",
+    "mp3",
+    "remuxed",
+    "sound",
+    "tone",
+    "with_a_silent_packet",
+]
 
 MILLISECOND = Fraction(1, 1_000)
 NAL_FILLER = 38 << 1
@@ -127,6 +137,27 @@ def tone(num_samples: int, hertz: float = 440, rate: int = 48_000) -> NDArray[np
     """A sine that swells: [num_samples]."""
     time = np.arange(num_samples) / rate
     return (np.sin(2 * np.pi * hertz * time) * np.linspace(0.1, 0.9, num_samples)).astype(np.float32)
+
+
+def mp3(num_samples: int = 30_000, *, noted: bool = True, varying: bool = False, tag: bool = True) -> bytes:
+    """Encode an MP3 with LAME, 44,100 samples a second in stereo.
+
+    Args:
+        num_samples: Of one channel.
+        noted: Write the frame that says how long the sound is.
+        varying: Let the bit rate vary.
+        tag: Begin with an ID3v2 tag.
+    """
+    target = io.BytesIO()
+    options = {"write_xing": "1" if noted else "0", "id3v2_version": "4" if tag else "0"}
+    with av.open(target, "w", format="mp3", container_options=options) as container:
+        quality = {"flags": "+qscale", "global_quality": "590"} if varying else {}
+        stream: Any = container.add_stream("libmp3lame", rate=44_100, options=quality)
+        samples = av.AudioFrame.from_ndarray(np.stack([tone(num_samples, 440, 44_100)] * 2), "fltp", "stereo")
+        samples.rate = 44_100
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode(None))
+    return target.getvalue()
 
 
 def sound(

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmprep.mediafiles.mp3 import length_note
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import AudioSize
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["container_sound", "container_sound_size", "decoded_sound", "resampled", "samples_at", "sound_size"]
 
+BLOCK_SAMPLES = 1 << 16
+SAMPLES_PER_MP3_FRAME = 1_152
+MP3_FRAMES_OFF = 3
+"""Encoders and decoders differ in what they count at a sound's ends."""
+MP3_SHARE = 0.99
+"""Of the bytes that an MP3 speaks of; libmpg123 warns below."""
 UNKNOWN_LENGTH = (1 << 63) - 1
 """What libsndfile says of a file whose length it does not know."""
 
@@ -37,13 +44,54 @@ def sound_size(file: IO[bytes], num_bytes: int, name: str) -> AudioSize:
     Raises:
         RefuseSample: No sound that libsndfile reads, or of unknown length.
     """
+    note = length_note(file)
+    if note is not None and note.end is not None and num_bytes < MP3_SHARE * note.end:
+        raise RefuseSample("truncated-media", f"{name} is cut off: {num_bytes} bytes of {note.end}")
     with opened_sound(file, name) as sound:
-        num_samples, rate = sound.frames, sound.samplerate
+        guessed = sound.format == "MP3" and note is None
+        num_samples, rate = decoded_length(sound, name) if guessed else sound.frames, sound.samplerate
+    if guessed:
+        file.seek(0)
+        check_whole_mp3(file, num_samples, name)
     if num_samples >= UNKNOWN_LENGTH:
         raise RefuseSample("unknown-length", f"{name} does not say how long it is")
     if num_samples == 0:
         raise RefuseSample("no-samples", f"{name} holds no sound: 0 samples")
     return AudioSize(num_samples=num_samples, sampling_rate=rate, num_bytes=num_bytes)
+
+
+def decoded_length(sound: Any, name: str) -> int:
+    """Samples that decoding gives; libsndfile stops where it guessed the end.
+
+    Raises:
+        RefuseSample: It does not decode.
+    """
+    num_samples = 0
+    try:
+        while length := len(sound.read(BLOCK_SAMPLES, dtype="float32")):
+            num_samples += length
+    except RuntimeError as error:
+        raise RefuseSample("undecodable-media", f"{name} does not decode: {error}") from error
+    return num_samples
+
+
+def check_whole_mp3(file: IO[bytes], num_samples: int, name: str) -> None:
+    """Hold the length that libsndfile finds against the frames that are there.
+
+    Raises:
+        RefuseSample: It guessed the end of the sound too early, and transformers would leave out the rest.
+    """
+    import av
+
+    with av.open(file, "r", format="mp3") as container:
+        stream = container.streams.audio[0]
+        there = sum(packet.duration or 0 for packet in container.demux(stream)) * (stream.time_base or 0) * stream.rate
+    if there - num_samples > MP3_FRAMES_OFF * SAMPLES_PER_MP3_FRAME:
+        raise RefuseSample(
+            "unknown-length",
+            f"{name} does not say how long it is, and transformers would read {num_samples} of {int(there)} samples; "
+            "convert it to wav or flac, or write it anew with a Xing header",
+        )
 
 
 def opened_sound(file: IO[bytes], name: str) -> Any:
@@ -76,13 +124,15 @@ def decoded_sound(file: IO[bytes], name: str) -> tuple[NDArray[np.float32], int]
     Raises:
         RefuseSample: It does not decode, or not to the length that its header says.
     """
+    note = length_note(file)
     with opened_sound(file, name) as sound:
+        guessed = sound.format == "MP3" and note is None
         promised = sound.frames
         try:
             channels = sound.read(dtype="float32", always_2d=True).T
         except RuntimeError as error:
             raise RefuseSample("undecodable-media", f"{name} does not decode: {error}") from error
-        if channels.shape[1] != promised:
+        if channels.shape[1] != promised and not guessed:
             raise lying_length(name, channels.shape[1], promised)
         return mono(channels), int(sound.samplerate)
 
