@@ -34,6 +34,8 @@ def parts_of(content: str) -> list[dict[str, str]]:
 def run_alone(processor: Any, row: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Everything that the processor returns for one row, with the batch's axis.
 
+    Images are nested by conversation as apply_chat_template nests them, which LLaVA-OneVision goes by.
+
     Args:
         processor: The model's own.
         row: A row of the corpus.
@@ -42,7 +44,7 @@ def run_alone(processor: Any, row: dict[str, Any], folder: Path) -> dict[str, An
     text = processor.apply_chat_template(conversation_of(row), tokenize=False)
     media: dict[str, Any] = {}
     if names := row.get("images"):
-        media["images"] = [processor.image_processor.fetch_images(str(folder / name)) for name in names]
+        media["images"] = [[processor.image_processor.fetch_images(str(folder / name)) for name in names]]
     if names := row.get("videos"):
         clips = [clip_of(processor.video_processor, folder / name) for name in names]
         media |= {"videos": [frames for frames, _ in clips], "video_metadata": [metadata for _, metadata in clips]}
