@@ -95,6 +95,7 @@ class Alone:
 
 
 @functools.cache
+@torch.enable_grad()
 def alone(family: AnyFamily, backend: str, media: str) -> Alone:
     """Make model and documents and run each by itself, once a session."""
     model = tiny_model(family, attn_implementation=backend)
