@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.families.tiled import EDGE_SIZES, noise, random_sizes, restored
 from tests.families.truth import sample_of
 from tests.runs import chat, picture, run, write_jsonl
 from vlmprep.engines.local import LocalEngine
+from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.kimi_vl import KimiVL
 from vlmprep.families.loading import load_family
 from vlmprep.pipeline.verify.run import verify
@@ -121,6 +123,25 @@ def test_code_beside_the_processor_runs_only_where_it_is_trusted(folder: Path) -
     assert isinstance(family, KimiVL)
     assert type(family.processor).__module__.startswith("transformers_modules")
     check(family, [(100, 60), (300, 301)])
+
+
+@pytest.mark.usefixtures("_own_modules")
+def test_the_fingerprint_holds_the_code(folder: Path, tmp_path: Path) -> None:
+    made = fingerprint_of(folder)
+    assert made["own_code"].keys() == {"KimiVLProcessor", "KimiVLImageProcessor"}
+    same, changed = tmp_path / "same", tmp_path / "changed"
+    for copy in (same, changed):
+        shutil.copytree(folder, copy)
+    code = changed / "kimi_vl_remote.py"
+    code.write_text(code.read_text() + "\n# another version\n")
+    assert fingerprint_of(same) == made
+    other = fingerprint_of(changed)
+    assert {part for part in made if made[part] != other[part]} == {"own_code"}
+
+
+def fingerprint_of(folder: Path) -> dict[str, Any]:
+    settings = FamilySettings(processor=str(folder), trust_remote_code=True)
+    return fingerprint(load_family(settings), settings)
 
 
 @pytest.mark.usefixtures("_own_modules")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ProcessorDir
+from vlmprep.families import loading
 from vlmprep.families.loading import load_family
 from vlmprep.families.qwen_vl import Qwen25VL
 from vlmprep.schema.errors import StopRun
@@ -25,7 +26,7 @@ def folder(processor_dir: ProcessorDir, tmp_path: Path) -> Path:
 
 
 def stop(folder: Path | str, **settings: Any) -> str:
-    load_family.cache_clear()
+    loading._LOADED.clear()
     with pytest.raises(StopRun) as caught:
         load_family(FamilySettings(processor=str(folder), **settings))
     assert len(str(caught.value)) < 1_000
@@ -59,7 +60,7 @@ def test_an_end_of_sequence_pads_where_nothing_else_does(folder):
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"model": 5}', "\x00\xff"])
 def test_a_spoiled_folder_never_ends_in_a_traceback(name, content, folder):
     (folder / name).write_text(content)
-    load_family.cache_clear()
+    loading._LOADED.clear()
     with suppress(StopRun):  # or it holds enough without this file
         load_family(FamilySettings(processor=str(folder)))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import inspect
 import json
+import sys
 from typing import Any
 
 from vlmprep.schema.family import FamilySettings
@@ -37,6 +39,8 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
     for name in ("image_processor", "video_processor", "feature_extractor"):
         if (part := getattr(processor, name, None)) is not None:
             parts[name] = {"class": type(part).__name__, **settings_of(part)}
+    if code := own_code(processor):
+        parts["own_code"] = code
     if (calls := getattr(family, "call_settings", None)) is not None:
         parts["processor_calls"] = json.loads(json.dumps(calls, sort_keys=True, default=str))
     config = getattr(family, "config", None)
@@ -44,6 +48,18 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
         parts["model_config"] = digest(json.dumps(without_places(config.to_dict()), sort_keys=True, default=str))
     parts["versions"] = {name: version for name in VERSIONED if (version := version_of(name)) is not None}
     return parts
+
+
+def own_code(processor: Any) -> dict[str, str]:
+    """Digests of the source of a processor's parts that come with the model, not with transformers, by class."""
+    names = ("image_processor", "video_processor", "feature_extractor", "tokenizer")
+    parts = [processor, *(getattr(processor, name, None) for name in names)]
+    classes = [type(part) for part in parts if part is not None]
+    return {
+        made.__name__: digest(inspect.getsource(sys.modules[made.__module__]))
+        for made in classes
+        if made.__module__.partition(".")[0] != "transformers"
+    }
 
 
 def version_of(name: str) -> str | None:
