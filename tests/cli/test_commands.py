@@ -261,7 +261,7 @@ def test_settings_of_the_processor_change_what_is_counted(
 ) -> None:
     name = picture(tmp_path / "a.png", height=600, width=800)
     rows = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "What?", "A square.", [name])])
-    tokens = {}
+    tokens: dict[str, int] = {}
     for option in ("max_pixels=50176", 'size={"shortest_edge": 3136, "longest_edge": 50176}', "max_pixels=100352"):
         out = tmp_path / str(len(tokens))
         command = ("estimate", rows, "--processor", processor_dir(), "-o", out, "--processor-option", option, "--json")
