@@ -178,10 +178,69 @@ def test_what_a_template_reads_beside_contents_is_refused():
     rows = [{"conversation": plain(("user", "Q"), ("assistant", "A"))}]
     assert learned(default_collate_fn(rows, made_by), made_by.tokenizer) == [["A<|im_end|>"]]
     rows[0]["conversation"][1]["mood"] = "glad"
-    with pytest.raises(RefuseSample, match="conversation 0 of the batch: its messages hold more"):
+    with pytest.raises(RefuseSample, match="conversation 0 of the batch: its messages hold more than vlmprep reads"):
         default_collate_fn(rows, made_by)
     made_by.chat_template = build_processor("qwen2_vl").chat_template
     assert learned(default_collate_fn(rows, made_by), made_by.tokenizer) == [["A<|im_end|>"]]
+
+
+def test_rows_of_arrow_tables_hold_keys_of_nothing():
+    rows = examples()
+    for row in rows:
+        for message in row["conversation"]:
+            message |= {"name": None, "tool_calls": None, "mood": None}
+            for item in message["content"]:
+                for key in ("image", "text", "video", "max_pixels"):
+                    item.setdefault(key, None)
+    made_by: Any = build_processor("qwen2_vl")
+    made_by.chat_template = made_by.chat_template.replace(
+        "part.type == 'image'", "part.type == 'image' or 'image' in part"
+    )
+    assert_batch_is(default_collate_fn(rows, made_by), own_run(processor("qwen2_vl"), examples()))
+
+
+@pytest.mark.parametrize(
+    "item", [{"type": "thinking", "thinking": "hm"}, {"type": "text"}, {"texts": "A"}, {"type": "text", "text": 1}]
+)
+def test_items_of_other_types_are_refused(item: dict[str, Any]):
+    rows = [{"conversation": plain(("user", "Q"), ("assistant", [{"type": "text", "text": "A"}, item]))}]
+    with pytest.raises(RefuseSample, match=r"conversation 0 of the batch: .*no text and no medium"):
+        default_collate_fn(rows, processor("qwen2_vl"))
+
+
+def test_a_turn_may_opt_out_and_tools_are_refused():
+    rows = examples()
+    rows[0]["conversation"][1]["loss"] = False
+    assert learned(default_collate_fn(rows, processor("qwen2_vl")), processor("qwen2_vl").tokenizer)[0] == [
+        "yes<|im_end|>"
+    ]
+    with pytest.raises(RefuseSample, match="tools of an example"):
+        default_collate_fn([{**rows[1], "tools": [{"name": "f"}]}], processor("qwen2_vl"))
+
+
+def test_calls_and_thoughts_are_learned_as_the_template_writes_them():
+    made_by: Any = build_processor("qwen2_vl")
+    made_by.chat_template = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' -}}"
+        "{%- if m.reasoning_content -%}{{- '<think>' + m.reasoning_content + '</think>' -}}{%- endif -%}"
+        "{%- if m.content is string -%}{{- m.content -}}{%- else -%}{%- for p in m.content -%}{{- p.text -}}{%- endfor -%}"
+        "{%- endif -%}{%- for c in m.tool_calls or [] -%}{{- '<tool_call>' + (c.function | tojson) + '</tool_call>' -}}"
+        "{%- endfor -%}{{- '<|im_end|>\\n' -}}{%- endfor -%}"
+    )
+    call = {"type": "function", "function": {"name": "look", "arguments": '{"at": "cat"}'}}
+    rows = [
+        {
+            "conversation": [
+                {"role": "user", "content": "Q"},
+                {"role": "assistant", "reasoning_content": "hm", "content": "", "tool_calls": [call]},
+                {"role": "tool", "content": "a cat"},
+                {"role": "assistant", "content": "A"},
+            ]
+        }
+    ]
+    ((first, second),) = learned(default_collate_fn(rows, made_by), made_by.tokenizer)
+    assert first.endswith('hm</think><tool_call>{"name": "look", "arguments": {"at": "cat"}}</tool_call><|im_end|>')
+    assert second == "A<|im_end|>"
 
 
 def test_a_template_that_refuses_a_conversation_is_told_with_its_row():

@@ -80,6 +80,8 @@ def collate(
         RefuseSample: A medium cannot be read, or the turns of a conversation cannot be located.
         ValueError: All conversations are longer than `call.max_length`.
     """
+    if any(example.get("tools") for example in examples):
+        raise RefuseSample("unsupported-tools", "the tools of an example are not read here; `vlmprep pack` reads them")
     prompts = [_prompt(conversation, row, processor, call) for row, conversation in enumerate(conversations)]
     batch = tokenized(conversations, prompts, processor, call)
     kept = too_long(row_lengths(batch, processor), call.max_length)

@@ -15,6 +15,9 @@ from PIL import Image
 
 from vlmprep.schema.conversation import Media, MediaKind, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
+from vlmprep.sources.messages import SWITCHES, WORDS_OF_ASSISTANTS, is_learned, own_text, thought_of
+from vlmprep.sources.tools import calls_of_message
+from vlmprep.sources.wording import shown
 
 __all__ = [
     "Conversation",
@@ -26,6 +29,7 @@ __all__ = [
     "for_template",
     "media_of",
     "sample_of",
+    "unread_keys",
 ]
 
 Conversation: TypeAlias = Sequence[Mapping[str, Any]]
@@ -48,6 +52,7 @@ UNREAD_OPTIONS = {
     "total_pixels",
 }
 """Switches of single items that other loaders know; the processor's own settings hold for all items here."""
+READ_KEYS = {"role", "content", "name", "tool_call_id", *SWITCHES, *WORDS_OF_ASSISTANTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,8 +92,10 @@ def items_of(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def kind_of(item: Mapping[str, Any]) -> MediaKind | None:
     """The kind of medium that an item is, by its type or, where it has none, by its key; None for text."""
-    name = str(item.get("type", "")).removesuffix("_url")
-    found = [kind for kind in KINDS if kind == name] or [kind for kind in KINDS if not name and kind in item]
+    name = str(item.get("type") or "").removesuffix("_url")
+    found = [kind for kind in KINDS if kind == name] or [
+        kind for kind in KINDS if not name and item.get(kind) is not None
+    ]
     return found[0] if found else None
 
 
@@ -98,7 +105,7 @@ def _medium(kind: MediaKind, item: Mapping[str, Any]) -> Medium:
         raise RefuseSample("missing-media", f"an item of type {kind} holds none: its keys are {', '.join(item)}")
     if isinstance(value, Mapping) and "url" in value:
         value = value["url"]
-    if unread := sorted(UNREAD_OPTIONS & item.keys()):
+    if unread := sorted(name for name in UNREAD_OPTIONS if item.get(name) is not None):
         raise RefuseSample(
             "media-options",
             f"{unread[0]} of a single {kind} is not read; set it on the processor, where it holds for all",
@@ -154,7 +161,21 @@ def _in_rgb(value: Any) -> Any:
 
 def assistant_text(message: Mapping[str, Any]) -> str:
     """What a message says: its content, or all texts of its items on end."""
-    return "".join(str(item.get("text", "")) for item in items_of(message) if kind_of(item) is None)
+    return "".join(text_of(item) for item in items_of(message) if kind_of(item) is None)
+
+
+def text_of(item: Mapping[str, Any]) -> str:
+    """The text of an item.
+
+    Raises:
+        RefuseSample: It is an item of another type.
+    """
+    text = item.get("text")
+    if item.get("type", "text") != "text" or not isinstance(text, str):
+        raise RefuseSample(
+            "bad-message", f"an item of a message is {shown(dict(item))}, which is no text and no medium"
+        )
+    return text
 
 
 def for_template(conversation: Conversation) -> list[dict[str, Any]]:
@@ -169,22 +190,41 @@ def for_template(conversation: Conversation) -> list[dict[str, Any]]:
 
 def _bare(item: Mapping[str, Any]) -> dict[str, Any]:
     kind = kind_of(item)
-    return {"type": "text", **item} if kind is None else {"type": kind}
+    return {"type": "text", "text": text_of(item)} if kind is None else {"type": kind}
 
 
 def sample_of(conversation: Conversation, row: int) -> Sample:
     """A conversation as vlmprep's families read it; its media are places, not files.
 
     Args:
-        conversation: The messages.
+        conversation: The messages, with thoughts, calls and switches of the loss as in vlmprep's sources.
         row: Its place in the batch.
+
+    Raises:
+        RefuseSample: A message holds something that is none of these.
     """
-    messages = tuple(
-        Message(role=str(message.get("role")), parts=tuple(map(_part, items_of(message)))) for message in conversation
-    )
+    messages = tuple(_message(at, message) for at, message in enumerate(conversation))
     return Sample(source="batch", row=row, sample_id=str(row), messages=messages)
+
+
+def _message(at: int, message: Mapping[str, Any]) -> Message:
+    role = str(message.get("role"))
+    return Message(
+        role=role,
+        parts=tuple(map(_part, items_of(message))),
+        learn=is_learned(at, role, message),
+        reasoning=thought_of(at, message),
+        tool_calls=calls_of_message(at, message),
+        name=own_text(at, message, "name"),
+        call_id=own_text(at, message, "tool_call_id"),
+    )
 
 
 def _part(item: Mapping[str, Any]) -> Part:
     kind = kind_of(item)
-    return Text(text=str(item.get("text", ""))) if kind is None else Media(kind=kind, content=b"")
+    return Text(text=text_of(item)) if kind is None else Media(kind=kind, content=b"")
+
+
+def unread_keys(message: Mapping[str, Any]) -> set[str]:
+    """What a message holds beside what `sample_of` reads."""
+    return {name for name, value in message.items() if value is not None} - READ_KEYS

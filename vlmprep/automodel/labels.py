@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmprep.automodel.anchors import Finder, Prompt, finder_of, not_this_text, tokens_of
-from vlmprep.automodel.conversations import Conversation, assistant_text, sample_of
+from vlmprep.automodel.conversations import Conversation, assistant_text, sample_of, unread_keys
 from vlmprep.automodel.markers import find_pattern_indices
 from vlmprep.automodel.templates import rendered, template_of
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -76,21 +76,19 @@ def prompt_of(conversation: Conversation, row: int, processor: Any) -> Prompt:
         return Prompt(text=rendered(conversation, processor), spans=())
     finding = finder_of(processor, template).turns.render(sample_of(conversation, row))
     prompt = Prompt(text=finding.text, spans=finding.label_spans)
-    if any(message.keys() - {"role", "content"} for message in conversation):
+    if any(map(unread_keys, conversation)):
         refuse_unread(prompt.text, rendered(conversation, processor))
     return prompt
 
 
 def refuse_unread(text: str, expected: str) -> None:
-    """Refuse a conversation whose template reads more of its messages than their roles and contents.
+    """Refuse a conversation whose template reads more of its messages than vlmprep does.
 
     Raises:
         RefuseSample: It does.
     """
     if text != expected:
-        raise RefuseSample(
-            "template-extras", "its messages hold more than roles and contents, and its template reads it"
-        )
+        raise RefuseSample("template-extras", "its messages hold more than vlmprep reads, and its template reads that")
 
 
 def labels_of(ids: Tensor, conversation: Conversation, prompt: Prompt, processor: Any) -> Tensor:
