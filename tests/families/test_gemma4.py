@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 
 from tests.conftest import FamilyProcessorDir
 from tests.families.mixed import a_clip, a_sound, an_image, check_images, check_together
+from tests.families.processors import build_processor
 from tests.families.tiled import EDGE_SIZES, random_sizes
 from tests.families.truth import full_run, sample_of
 from vlmprep.families.gemma4 import Gemma4
@@ -193,6 +195,52 @@ def test_labels_are_those_of_marks_in_the_template(family_processor_dir: FamilyP
     learned = own.input_ids[own.is_label].tolist()
     assert marked.decode(learned) == "A cat.<turn|>Yes, <sure>.\n<turn|>"
     assert own.is_label.tolist() == truth.is_label.tolist()
+
+
+TRIMMING_TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- set role = 'model' if message.role == 'assistant' else message.role -%}
+    {%- if loop.first or role != 'model' or loop.previtem.role != 'assistant' -%}{{- '<|turn>' + role + '\\n' -}}{%- endif -%}
+    {%- if role == 'system' or message.content is string -%}{{- message.content | trim -}}
+    {%- else -%}
+        {%- for part in message.content -%}
+            {%- if part.type == 'text' -%}{{- part.text | trim -}}
+            {%- else -%}{{- '\\n\\n<|' + part.type + '|>\\n\\n' -}}{%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{- '<turn|>\\n' -}}
+{%- endfor -%}"""
+"""With the published one's habits: texts are trimmed, a system's is a string, a model that speaks twice goes on with its turn."""
+
+
+@pytest.mark.parametrize("thinking_prefix", [False, True])
+def test_a_template_that_begins_with_a_token_and_trims_is_followed(thinking_prefix: bool) -> None:
+    processor = build_processor("gemma4")
+    processor.tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    bos = processor.tokenizer.bos_token_id
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", bos)]
+    )
+    processor.chat_template = processor.tokenizer.chat_template = TRIMMING_TEMPLATE
+    family = Gemma4(processor, thinking_prefix=thinking_prefix)
+    image = Media(kind="image", content=b"")
+    turns: list[Any] = [
+        ("system", " Be brief. "),
+        ("user", ["  Look ", image, " what?\n"]),
+        ("assistant", " A cat.\n"),
+        ("assistant", "\n\nBlack."),
+    ]
+    sample = sample_of(*turns)
+    tokens = family.encode(sample, family.measure([ImageSize(height=64, width=64, num_bytes=1)])).expand()
+    text = family.decode(tokens.input_ids.tolist()).replace("<|image|>", "")
+    thought = "<|channel>thought\n<channel|>" if thinking_prefix else ""
+    assert text == (
+        "<bos><|turn>system\nBe brief.<turn|>\n<|turn>user\nLook\n\n<|image><image|>\n\nwhat?<turn|>\n"
+        f"<|turn>model\n{thought}A cat.<turn|>\nBlack.<turn|>\n"
+    )
+    assert family.decode(tokens.input_ids[tokens.is_label].tolist()) == "A cat.<turn|>Black.<turn|>"
+    assert tokens.input_ids.tolist().count(bos) == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
