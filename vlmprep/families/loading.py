@@ -16,6 +16,7 @@ from vlmprep.families.kimi import KimiK25
 from vlmprep.families.kimi_vl import KimiVL
 from vlmprep.families.llava_onevision import LlavaOnevision
 from vlmprep.families.models import refuse_unpackable
+from vlmprep.families.nemotron_omni import NemotronOmni
 from vlmprep.families.phi4_multimodal import Phi4Multimodal
 from vlmprep.families.qwen_omni import Qwen3Omni
 from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwen35, Qwen35Moe
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Callable[..., Family]] = {
     "KimiVLProcessor": KimiVL,
     "Kimi_K25Processor": KimiK25,
     "LlavaOnevisionProcessor": LlavaOnevision,
+    "NemotronH_Omni_Reasoning_V3Processor": NemotronOmni,
     "Phi4MultimodalProcessor": Phi4Multimodal,
     "Qwen2VLProcessor": Qwen2VL,
     "Qwen2_5_VLProcessor": Qwen25VL,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmprep.runtime.clips import clips_of
 from vlmprep.runtime.overviews import with_overviews
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.memory import pooled_empty
@@ -34,7 +35,11 @@ def restore_all(
     """
     present = [field for field in rules if field in batch]
     absent = [field for field in present if _is_absent(rules[field], batch)]
-    restored = {field: restore(batch[field], rules[field], dtype, batch) for field in present if field not in absent}
+    restored: dict[str, Any] = {
+        field: restore(batch[field], rules[field], dtype, batch) for field in present if field not in absent
+    }
+    for field in [field for field in restored if rules[field].layout == "clips"]:
+        restored[field] = clips_of(restored[field], batch[str(rules[field].per_medium)])
     for field in present:
         for name in rules[field].drops:
             batch.pop(name, None)
@@ -59,7 +64,8 @@ def restore(
         fields: The pack's or batch's fields, where the rule names some.
 
     Returns:
-        Values of `dtype` (integers keep theirs) in the processor's shape; see PixelRule.
+        Values of `dtype` (integers keep theirs) in the processor's shape; see PixelRule. Clips stay patches here, because
+        several of them are no tensor; `restore_all` lays them together.
     """
     beside = fields or {}
     if rule.overview is not None:  # it is made of float32, whatever is asked for
@@ -130,7 +136,7 @@ def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:
 
 def _grouped(values: Tensor, rule: PixelRule, fields: Mapping[str, Tensor]) -> Tensor:
     """[N, ...] to [media, items of the largest or `most`, ...], where the rule says so."""
-    if rule.per_medium is None:
+    if rule.per_medium is None or rule.layout == "clips":
         return values
     if isinstance(rule.per_medium, int):
         return values.view(-1, rule.per_medium, *values.shape[1:])
