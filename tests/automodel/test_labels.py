@@ -150,6 +150,18 @@ def test_an_empty_answer_is_refused():
         build_labels(tokens(processor("qwen2_vl"), rows), rows, processor("qwen2_vl"))
 
 
+def test_an_answer_with_an_image_in_it_is_refused_unless_it_opts_out():
+    rows = plain(
+        ("user", "Q"), ("assistant", [IMAGE, {"type": "text", "text": "A"}]), ("user", "Q"), ("assistant", "B")
+    )
+    made_by = processor("qwen2_vl")
+    ids = tokens(made_by, [rows])
+    with pytest.raises(RefuseSample, match="holds a medium"):
+        build_labels(ids, [rows], made_by)
+    rows[1]["loss"] = False
+    assert runs(made_by, rows, ids=ids) == [["B<|im_end|>"]]
+
+
 def test_a_bare_tokenizer_does():
     tokenizer = build_processor("qwen2_vl").tokenizer
     rows = [[{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]]

@@ -12,6 +12,7 @@ from vlmprep.automodel.anchors import Finder, Prompt, finder_of, not_this_text, 
 from vlmprep.automodel.conversations import Conversation, assistant_text, sample_of, unread_keys
 from vlmprep.automodel.markers import find_pattern_indices
 from vlmprep.automodel.templates import rendered, template_of
+from vlmprep.schema.conversation import Media, Message
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.packset import IGNORE_INDEX
 
@@ -74,11 +75,19 @@ def prompt_of(conversation: Conversation, row: int, processor: Any) -> Prompt:
         raise StopRun(f"{type(processor).__name__} has no chat template", "Save one with it.")
     if not any(message.get("role") == "assistant" for message in conversation):
         return Prompt(text=rendered(conversation, processor), spans=())
-    finding = finder_of(processor, template).turns.render(sample_of(conversation, row))
+    sample = sample_of(conversation, row)
+    if any(turn.role == "assistant" and turn.learn and has_media(turn) for turn in sample.messages):
+        raise RefuseSample("unlocatable-turns", "an assistant's turn that is learned holds a medium")
+    finding = finder_of(processor, template).turns.render(sample)
     prompt = Prompt(text=finding.text, spans=finding.label_spans)
     if any(map(unread_keys, conversation)):
         refuse_unread(prompt.text, rendered(conversation, processor))
     return prompt
+
+
+def has_media(message: Message) -> bool:
+    """Whether an image, clip or sound is in a message."""
+    return any(isinstance(part, Media) for part in message.parts)
 
 
 def refuse_unread(text: str, expected: str) -> None:
