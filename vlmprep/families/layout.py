@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from vlmprep.families.dialogue import Dialogue, Slot, slots_of, with_texts
-from vlmprep.schema.conversation import Message
+from vlmprep.schema.conversation import Message, Text
 from vlmprep.schema.errors import RefuseSample
 
 __all__ = ["Layout", "Renderer", "find_layout", "sentinel", "split_at_sentinels", "with_sentinels"]
 
 SENTINEL = re.compile("\ue000([0-9]+)\ue001")
-PART_SPELLED_OUT = re.compile(
-    r"""['"]text['"]: ?['"](<think>)?(\ue000|\\ue000)|\{['"]type['"]: ?['"](image|video|audio)['"]\}"""
-)
+TEXT_SPELLED_OUT = re.compile(r"""['"]text['"]: ?['"](<think>)?(\ue000|\\ue000)""")
 """A list of parts that a template printed instead of reading."""
+MEDIUM_SPELLED_OUT = re.compile(r"""\{['"]type['"]: ?['"](image|video|audio)['"]\}""")
+"""The same of a list without texts."""
 
 Renderer: TypeAlias = Callable[[Dialogue, bool], str]
 """Renders a conversation; the flag says whether messages of nothing but text go in as strings."""
@@ -131,7 +131,7 @@ def find_layout(dialogue: Dialogue, render: Renderer, control_tokens: re.Pattern
         except RefuseSample as refusal:
             problem = refusal
             continue
-        if PART_SPELLED_OUT.search(text):
+        if spells_parts_out(text, dialogue):
             continue
         layout = _layout_of(text, dialogue, render, control_tokens, plain_text=plain_text)
         if layout.complete:
@@ -140,6 +140,14 @@ def find_layout(dialogue: Dialogue, render: Renderer, control_tokens: re.Pattern
     if found is None:
         raise problem
     return found
+
+
+def spells_parts_out(text: str, dialogue: Dialogue) -> bool:
+    """Whether a rendered text holds lists of parts as Python or JSON writes them."""
+    wordless = any(
+        message.parts and not any(isinstance(p, Text) for p in message.parts) for message in dialogue.messages
+    )
+    return bool(TEXT_SPELLED_OUT.search(text) or (wordless and MEDIUM_SPELLED_OUT.search(text)))
 
 
 def with_sentinels(dialogue: Dialogue, left: str = "", right: str = "") -> Dialogue:

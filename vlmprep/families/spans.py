@@ -269,7 +269,8 @@ class SpanFinder:
         at = self._literal_at[turn.stop]
         behind = self._layout.literals[turn.stop]
         calls_last = bool(turn.message.tool_calls) and turn.number not in self._before_texts
-        if turn.first < turn.stop and not calls_last and not self._ends_with_medium(turn):
+        speaks_last = turn.first < turn.stop and not self._thinks[turn.stop - 1] and not calls_last
+        if speaks_last and not self._ends_with_medium(turn):
             return at + self._end_at_once(turn, behind)
         skipped = 0 if turn.first < turn.stop else start - at
         found = [(place, token) for token in self._bounds.ends if (place := behind.find(token, skipped)) >= 0]
