@@ -383,15 +383,15 @@ def _small_internvl(processor: Any) -> None:
 
 
 def _small_idefics3(processor: Any) -> None:
-    processor.image_processor.max_image_size = {"longest_edge": 42}
-    processor.image_processor.size = SizeDict(longest_edge=4 * 42)
-    processor.image_seq_len = 3
+    processor.image_processor.max_image_size = {"longest_edge": 56}
+    processor.image_processor.size = SizeDict(longest_edge=4 * 56)
+    processor.image_seq_len = 4
 
 
 def _small_smolvlm(processor: Any) -> None:
     _small_idefics3(processor)
-    processor.video_processor.max_image_size = {"longest_edge": 42}
-    processor.video_processor.size = SizeDict(longest_edge=42)
+    processor.video_processor.max_image_size = {"longest_edge": 56}
+    processor.video_processor.size = SizeDict(longest_edge=56)
 
 
 def _small_step3p7(processor: Any) -> None:
