@@ -28,8 +28,8 @@ from rich.table import Table
 
 from vlmprep.counting.ledger import Ledger
 from vlmprep.engines.local import LocalEngine
-from vlmprep.families.loading import load_family
 from vlmprep.families.dialogue import conversation_of
+from vlmprep.families.loading import load_family
 from vlmprep.pipeline.estimate import estimate, row_reader
 from vlmprep.pipeline.pack import source_specs
 from vlmprep.pipeline.settings import CountSettings
@@ -113,7 +113,7 @@ def measure(processor: str, sources: list[str], work: Path, num_samples: int) ->
     def count() -> None:
         estimate(sources, settings, root / "timed", LocalEngine(0), Silent())
 
-    lengths = loop(family.processor, samples[:4])
+    loop(family.processor, samples[:4])
     first, lengths = timed(lambda: loop(family.processor, samples))
     assert lengths == counted, f"{processor}: the loop makes other lengths than were counted"
     counting, _ = timed(count)
@@ -151,10 +151,12 @@ def usable_samples(ledger: Ledger, settings: CountSettings, num_samples: int) ->
 def loop(processor: Any, samples: Sequence[Sample]) -> list[int]:
     """What a training loader does: the whole processor, one sample after another; returns their tokens."""
     lengths = []
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
     for sample in samples:
-        text = processor.apply_chat_template(conversation_of(sample.messages, plain_text=False), tokenize=False)
+        conversation = conversation_of(sample.messages, plain_text=False)
+        text = processor.apply_chat_template(conversation, chat_template=template, tokenize=False)
         places = [str(medium.location) for medium in sample.media()]
-        images = {"images": [processor.image_processor.fetch_images(place) for place in places]} if places else {}
+        images = {"images": [[processor.image_processor.fetch_images(place) for place in places]]} if places else {}
         lengths.append(len(processor(text=[text], return_tensors="pt", **images)["input_ids"][0]))
     return lengths
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.families.truth import make_family
+from tests.families.truth import make_family, sample_of
 from vlmprep.families.encoding import tokens_over
 
 LETTERS = st.sampled_from("ab \n\u0301\u0315\u0300\u0327e\u00e9\U0001f600\u4e2d\ud55c\u1112\u1161\u11ab\u212b\u0344")
@@ -91,3 +91,13 @@ def test_anchored_labels_are_those_that_overlap(processor_dir):
 
     check()
     assert anchored > 1000
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl"])
+def test_a_processor_that_was_called_with_padding_does_not_pad_the_counts(name, processor_dir):
+    family = make_family(processor_dir, name, "torchvision")
+    samples = [sample_of(("user", "a" * length), ("assistant", "b")) for length in (3, 300)]
+    before = family.encode_all([(sample, []) for sample in samples])
+    family.processor.tokenizer(["a", "a b c d e f g"], padding=True, truncation=True, max_length=4)
+    after = family.encode_all([(sample, []) for sample in samples])
+    assert [found.input_ids.tolist() for found in after] == [found.input_ids.tolist() for found in before]

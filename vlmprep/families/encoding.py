@@ -60,9 +60,7 @@ class PlaceholderEncoder:
         backend = getattr(processor.tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise StopRun("the processor's tokenizer is a slow one", "Save it in its fast form (a tokenizer.json).")
-        self._backend = backend
-        self._backend.no_padding()
-        self._backend.no_truncation()
+        self._shared_backend: tokenizers.Tokenizer = backend
         self._tokens = filled_tokens(processor)
         self._token_ids = self._added_ids()
         self._kinds = self._typed_ids()
@@ -76,6 +74,13 @@ class PlaceholderEncoder:
         self._is_control[[n for n, token in added.items() if control_tokens.fullmatch(str(token))]] = True
         self._placeholders_of = functools.lru_cache(maxsize=REPLACEMENTS_KEPT)(self._find_placeholders)
         self._tokens_between = functools.lru_cache(maxsize=HEADERS_KEPT)(self._ids_of)
+
+    @property
+    def _backend(self) -> tokenizers.Tokenizer:
+        """The processor's own tokenizer; whoever calls the processor may have left it padding or cutting."""
+        self._shared_backend.no_padding()
+        self._shared_backend.no_truncation()
+        return self._shared_backend
 
     def collapse(self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]) -> Collapsed:
         """Put each medium's replacement, every run of placeholders written once, into a conversation.
