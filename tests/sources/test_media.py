@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.clips import Recipe, clip, sound
 from tests.sources.pictures import HEIGHT, WIDTH, png
 from tests.sources.web import serve
 from vlmprep.mediafiles import opening
-from vlmprep.schema.conversation import Media
+from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.sources.media import MediaReader
 
@@ -182,3 +183,55 @@ def test_the_state_of_a_file_changes_when_the_file_does(tmp_path):
     states.append(reader.state(Media(kind="image", content=b"abce")))
     assert len({0, *states}) == 7
     assert reader.state(image(path)) == states[2]
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_clips_and_sounds_meet_the_same_files_as_images(kind, tmp_path, pipe, server):
+    def found(location: Path | str) -> RefuseSample:
+        with pytest.raises(RefuseSample) as caught:
+            MediaReader().size(Media(kind=kind, location=str(location)), "torchvision")
+        return caught.value
+
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("text" * 100)
+    assert found(tmp_path / "none").code == "missing-media"
+    assert found(tmp_path / "empty").code == "empty-media"
+    assert found(tmp_path).code == "unreadable-media"
+    assert found("/dev/zero").code == "unreadable-media"
+    assert found(f"{server}/none").code == "unreadable-media"
+    assert found(tmp_path / "text").code == {"video": "not-a-video", "audio": "not-a-sound"}[kind]
+    started = time.monotonic()
+    assert found(pipe).code == "unreadable-media"
+    assert time.monotonic() - started < 5
+
+
+def test_a_clip_and_a_sound_are_the_same_wherever_they_lie(tmp_path):
+    import fsspec
+
+    files: list[tuple[MediaKind, bytes]] = [("video", clip(Recipe(sound="aac"))), ("audio", sound())]
+    for kind, data in files:
+        (tmp_path / kind).write_bytes(data)
+        with fsspec.open(f"memory://media/{kind}", "wb") as file:
+            file.write(data)
+        media = [
+            Media(kind=kind, content=data),
+            Media(kind=kind, location=str(tmp_path / kind)),
+            Media(kind=kind, location=f"memory://media/{kind}"),
+        ]
+        sizes = {MediaReader().size(medium, "pil", with_sound=True) for medium in media}
+        assert len(sizes) == 1
+        assert sizes.pop().num_bytes == len(data)
+
+
+def test_no_clip_or_sound_stays_open(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(clip(Recipe()))
+    (tmp_path / "a.wav").write_bytes(sound())
+    (tmp_path / "b.txt").write_bytes(b"text")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        MediaReader().clip_size(image(tmp_path / "a.mp4"))
+        MediaReader().audio_size(image(tmp_path / "a.wav"))
+        for read in (MediaReader().clip_size, MediaReader().audio_size):
+            with pytest.raises(RefuseSample):
+                read(image(tmp_path / "b.txt"))
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
