@@ -33,7 +33,9 @@ from vlmprep.automodel.collate_fns import (
     qwen2_5_collate_fn,
     qwen3_omni_collate_fn,
 )
+from vlmprep.families.clips import load_clip
 from vlmprep.mediafiles.sounds import resampled
+from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 
 WITH_VIDEO: tuple[FamilyName, ...] = (
@@ -115,6 +117,24 @@ def test_qwen2_5s_own_function_samples_by_the_processors_settings(clip: str):
     truth = own_run("qwen2_5_vl", video_rows(clip))
     assert_batch_is(batch, truth)
     assert "second_per_grid_ts" in truth
+
+
+def test_nemotron_omni_takes_one_clip_a_call_with_its_times(clip: str):
+    made_by: Any = processor("nemotron_omni")
+    batch = default_collate_fn(video_rows(clip), made_by)
+    loaded = load_clip(made_by.video_processor, Media(kind="video", location=clip))
+    truth = made_by(
+        text=["<|im_start|>user\n<video>What?<|im_end|>\n<|im_start|>assistant\nA cat.<|im_end|>\n"],
+        videos=[loaded.frames],
+        video_metadata=loaded.metadata,
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+    assert_batch_is(batch, truth)
+    assert "sampled at 0.00 seconds" in made_by.tokenizer.decode(batch["input_ids"][0])
+    assert learned(batch, made_by.tokenizer) == [["A cat.<|im_end|>"]]
+    with pytest.raises(RefuseSample, match="one conversation with one clip a call"):
+        default_collate_fn(video_rows(clip, clip), made_by)
 
 
 def test_decoded_frames_are_taken_as_they_are():

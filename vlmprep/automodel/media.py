@@ -19,7 +19,7 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from vlmprep.automodel.conversations import Conversation, Medium, media_of
-from vlmprep.automodel.templates import is_smolvlm
+from vlmprep.automodel.templates import is_nemotron_omni, is_smolvlm
 from vlmprep.mediafiles.sounds import resampled
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
@@ -52,9 +52,18 @@ class BatchMedia:
             found["images"] = self.images
         if self.videos:
             found |= {"videos": self.videos, "video_metadata": self.metadata, "do_sample_frames": False}
+        if self.videos and is_nemotron_omni(processor):
+            found["video_metadata"] = self._only_metadata()
         if self.sounds:
             found |= {"audio": self.sounds, "sampling_rate": audio_rate(processor)}
         return found
+
+    def _only_metadata(self) -> VideoMetadata:
+        if len(self.images) > 1 or len(self.videos) > 1:
+            raise RefuseSample(
+                "several-clips", "Nemotron-Omni's processor takes one conversation with one clip a call; batch it alone"
+            )
+        return self.metadata[0]
 
 
 def load_media(

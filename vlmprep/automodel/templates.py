@@ -7,7 +7,7 @@ from typing import Any
 
 from vlmprep.automodel.conversations import Conversation, for_template, items_of, kind_of
 
-__all__ = ["is_smolvlm", "rendered", "template_of"]
+__all__ = ["is_nemotron_omni", "is_smolvlm", "rendered", "template_of"]
 
 
 def template_of(conversation: Conversation, processor: Any) -> str | None:
@@ -34,6 +34,11 @@ def rendered(conversation: Conversation, processor: Any) -> str:
 def is_smolvlm(processor: Any) -> bool:
     """Whether it is the processor that samples clips only where `apply_chat_template` calls it."""
     return type(processor).__name__ == "SmolVLMProcessor"
+
+
+def is_nemotron_omni(processor: Any) -> bool:
+    """Whether it is the processor that takes one clip a call, and its metadata by itself."""
+    return type(processor).__name__ == "NemotronH_Omni_Reasoning_V3Processor"
 
 
 def has_video(conversation: Conversation) -> bool:
