@@ -13,8 +13,8 @@ from vlmprep.schema.family import FamilySettings
 
 __all__ = ["fingerprint"]
 
-VERSIONED = ("transformers", "tokenizers", "torch", "torchvision", "torchcodec", "pillow")
-"""Libraries whose versions may move a count or a pixel; transformers decodes with torchcodec where it is installed."""
+VERSIONED = ("transformers", "tokenizers", "torch", "torchvision", "torchcodec", "pillow", "av", "soundfile", "soxr")
+"""Libraries whose versions may move a count, a pixel or a sample; transformers decodes images with torchcodec if it is there."""
 PLACES = frozenset({"_name_or_path", "name_or_path", "_processor_class", "transformers_version"})
 """Entries of a processor's config that say where it came from, not what it does."""
 
