@@ -11,6 +11,8 @@ import torch
 from transformers.audio_utils import load_audio
 from transformers.video_utils import load_video
 
+from vlmprep.families.sounds import sampling_rate_of
+
 __all__ = ["conversation_of", "run_alone"]
 
 COLUMNS = {"image": "images", "video": "videos", "audio": "audios"}
@@ -41,7 +43,8 @@ def run_alone(processor: Any, row: dict[str, Any], folder: Path) -> dict[str, An
         row: A row of the corpus.
         folder: Where its media are.
     """
-    text = processor.apply_chat_template(conversation_of(row), tokenize=False)
+    template = processor.chat_template or processor.tokenizer.chat_template  # where a reloaded Phi-4 has it
+    text = processor.apply_chat_template(conversation_of(row), chat_template=template, tokenize=False)
     media: dict[str, Any] = {}
     if names := row.get("images"):
         media["images"] = [[processor.image_processor.fetch_images(str(folder / name)) for name in names]]
@@ -49,8 +52,12 @@ def run_alone(processor: Any, row: dict[str, Any], folder: Path) -> dict[str, An
         clips = [clip_of(processor.video_processor, folder / name) for name in names]
         media |= {"videos": [frames for frames, _ in clips], "video_metadata": [metadata for _, metadata in clips]}
         media["do_sample_frames"] = False
+        if type(processor).__name__.startswith(
+            "NemotronH_Omni"
+        ):  # one clip a call, whose metadata it reads as they are
+            (media["video_metadata"],) = media["video_metadata"]
     if names := row.get("audios"):
-        rate = processor.feature_extractor.sampling_rate
+        rate = sampling_rate_of(processor)
         media["audio"] = [load_audio(str(folder / name), rate, backend="soundfile") for name in names]
     return dict(processor(text=[text], return_tensors="pt", **media))
 

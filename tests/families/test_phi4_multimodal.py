@@ -16,6 +16,7 @@ from tests.families.tiled import EDGE_SIZES, noise, random_sizes
 from tests.families.truth import sample_of
 from vlmprep.families.loading import load_family
 from vlmprep.families.phi4_multimodal import Phi4Multimodal
+from vlmprep.packing.document import build_fake_document
 from vlmprep.runtime.pixels import restore, restore_all
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import FamilySettings
@@ -206,4 +207,9 @@ def test_the_fake_image_has_one_tile():
     encoded, count, pixels = small().fake_image()
     made = small().tensors(pixels, count)
     assert made["image_pixel_values"].shape == (1, 3, 112, 112)
-    assert encoded.num_tokens == count.num_visual_tokens
+    assert encoded.num_tokens == count.num_visual_tokens + 1
+
+
+def test_the_shift_leaves_the_fake_image_all_its_placeholders():
+    document = build_fake_document(small())
+    assert np.count_nonzero(document.mm_token_type_ids) == document.num_visual_tokens > 200

@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlmprep.families.clips import load_clip, refuse_large_clip
 from vlmprep.families.control import control_pattern, refuse_control_text, refuse_joined_control_text
-from vlmprep.families.encoding import Collapsed, PlaceholderEncoder
+from vlmprep.families.encoding import Collapsed, PlaceholderEncoder, filled_tokens
 from vlmprep.families.images import image_loader, load_image
 from vlmprep.families.sounds import load_sound, sampling_rate_of
 from vlmprep.families.turns import Rendered, TurnFinder
@@ -230,6 +230,8 @@ class BaseFamily(ABC):
             (ids,) = self._encoder.tokenize([collapsed.text])
             assert not isinstance(ids, RefuseSample), "a template is Unicode"
             encoded = self._encoder.encode(collapsed, ids)
+            if collapsed.text.endswith(tuple(filled_tokens(self.processor))):
+                encoded = with_token_behind(encoded, self.pad_token_id)
         except RefuseSample as refusal:
             raise StopRun(f"the chat template writes {literal!r} for an image: {refusal.reason}") from refusal
         return encoded, count, Image.new("RGB", (width, height), (255, 255, 255))
@@ -249,6 +251,17 @@ def refusal_or(work: Callable[..., Result], *arguments: Any) -> Result | RefuseS
         return work(*arguments)
     except RefuseSample as refusal:
         return refusal
+
+
+def with_token_behind(encoded: Encoded, token: int) -> Encoded:
+    """A sequence and one token of text more: the shift cuts the last token off, which must not be a placeholder."""
+    return replace(
+        encoded,
+        input_ids=np.append(encoded.input_ids, np.int32(token)),
+        is_label=np.append(encoded.is_label, False),
+        mm_token_type_ids=np.append(encoded.mm_token_type_ids, np.uint8(0)),
+        repeats=np.append(encoded.repeats, np.int32(1)),
+    )
 
 
 def pad_token(tokenizer: Any) -> int:

@@ -18,7 +18,7 @@ from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Encoded
 from vlmprep.schema.media import MediaCount
 
-__all__ = ["Collapsed", "PlaceholderEncoder"]
+__all__ = ["Collapsed", "PlaceholderEncoder", "filled_tokens"]
 
 KINDS = ("image", "video", "audio")
 REPLACEMENTS_KEPT = 1_024
