@@ -24,6 +24,7 @@ from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize, Video
 __all__ = [
     "EDGE_SIZES",
     "IMAGE",
+    "assert_same_media",
     "chat_about",
     "check_clips",
     "check_images",
@@ -108,12 +109,15 @@ def sampled(family: BaseFamily, size: VideoSize, frames: torch.Tensor) -> Clip:
     return Clip(frames=frames[metadata.frames_indices], metadata=metadata)
 
 
-def full_run(family: BaseFamily, samples: Sequence[tuple[Sample, Sequence[Any]]], **options: Any) -> dict[str, Any]:
+def full_run(
+    family: BaseFamily, samples: Sequence[tuple[Sample, Sequence[Any]]], *, marks: bool = False, **options: Any
+) -> dict[str, Any]:
     """Everything that the model's own processor returns for samples with their decoded media, in one call.
 
     Args:
         family: Holds the processor.
         samples: Conversations, and what stands for the media of each.
+        marks: Return transformers' mask of what the template marks as generated.
         options: Arguments of the processor's call.
     """
     conversations = []
@@ -138,6 +142,7 @@ def full_run(family: BaseFamily, samples: Sequence[tuple[Sample, Sequence[Any]]]
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
+        return_assistant_tokens_mask=marks,
         processor_kwargs={"padding": True, "return_mm_token_type_ids": True, **options},
     )
     return dict(made)
