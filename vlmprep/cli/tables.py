@@ -85,10 +85,17 @@ def ledger_tables(summary: dict[str, Any], more: Mapping[str, str] = NOTHING) ->
             "visual tokens": share(totals["num_visual_tokens"], totals["num_tokens"]),
             "label tokens": share(totals["num_label_tokens"], totals["num_tokens"]),
             "images": quantity(totals["num_images"]),
+            **left_out(totals),
             **more,
         },
     )
     return [counted, *([refusal_table(rows["refused"])] if rows["refused"] else [])]
+
+
+def left_out(totals: Mapping[str, int]) -> dict[str, str]:
+    """What the chat template leaves out of usable rows, if it does."""
+    characters = totals["num_left_out_characters"]
+    return {"thoughts of earlier turns left out": f"{quantity(characters)} characters"} if characters else {}
 
 
 def refusal_table(refused: list[dict[str, Any]]) -> Table:

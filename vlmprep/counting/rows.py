@@ -89,6 +89,7 @@ def count_rows(
             _refuse(record, found)
         else:
             record |= {"status": OK, "num_tokens": found.num_tokens, "num_label_tokens": found.num_label_tokens}
+            record["num_left_out_characters"] = found.num_left_out_characters
     return records
 
 

@@ -48,6 +48,7 @@ TOTALS = (
     "num_tokens",
     "num_visual_tokens",
     "num_label_tokens",
+    "num_left_out_characters",
     "num_images",
     "num_videos",
     "num_audios",

@@ -20,6 +20,7 @@ LEDGER = pa.schema(
         ("num_tokens", pa.int32()),
         ("num_visual_tokens", pa.int32()),
         ("num_label_tokens", pa.int32()),
+        ("num_left_out_characters", pa.int32()),
         ("num_images", pa.int32()),
         ("num_videos", pa.int32()),
         ("num_audios", pa.int32()),
@@ -32,6 +33,7 @@ LEDGER = pa.schema(
         ("media_state", pa.uint64()),
     ]
 )
-"""num_tokens counts before the shift; stored_bytes are those of its media's tensors in a pack, before compression.
+"""num_tokens counts before the shift; num_left_out_characters are those of thoughts of earlier turns, which the chat template
+leaves out as it does at inference; stored_bytes are those of its media's tensors in a pack, before compression.
 row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
 is still the row that was counted; media_state is a digest of path, size and modification time of its media files."""
