@@ -39,6 +39,7 @@ def with_thinking_prefix(rendered: Rendered) -> Rendered:
         text=THINKING_PREFIX.join(pieces),
         label_spans=tuple(part for span in rendered.label_spans for part in around(span, places)),
         num_control_tokens=rendered.num_control_tokens + 2 * len(places),
+        num_left_out_characters=rendered.num_left_out_characters,
     )
 
 
