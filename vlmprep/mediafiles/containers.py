@@ -32,7 +32,7 @@ def opened_container(file: IO[bytes], name: str) -> Iterator[InputContainer]:
         name: What a person calls it.
 
     Raises:
-        RefuseSample: It is none that is read, or broken; also where the block raises an error of FFmpeg.
+        RefuseSample: It is none that is read, or broken; also where the block raises what broken files lead PyAV to.
     """
     import av  # slow to import, and only clips need it
 
@@ -48,13 +48,19 @@ def opened_container(file: IO[bytes], name: str) -> Iterator[InputContainer]:
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise RefuseSample(
-            "not-a-video", f"{name} is no video that can be read (mp4, mov, mkv, webm, avi and a few more): {error}"
+            "not-a-video",
+            f"{name} is no video that can be read (mp4, mov, mkv, webm, avi and a few more): {said(error)}",
         ) from error
     try:
         with container:
             yield container
-    except (av.error.FFmpegError, EOFError) as error:
-        raise RefuseSample("undecodable-media", f"{name} does not decode: {error}") from error
+    except (av.error.FFmpegError, EOFError, ValueError, ArithmeticError, MemoryError) as error:
+        raise RefuseSample("undecodable-media", f"{name} does not decode: {said(error)}") from error
+
+
+def said(error: Exception) -> str:
+    """What FFmpeg said, without its number and its name for the file."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def open_nothing(url: str, flags: int, options: Any) -> NoReturn:

@@ -184,9 +184,14 @@ def opened(medium: Media, name: str) -> Iterator[tuple[IO[bytes], int]]:
     except Exception as error:  # each file system behind a URL has errors of its own
         reason = error.strerror if isinstance(error, OSError) else None
         raise RefuseSample("unreadable-media", f"{name} cannot be read: {reason or error}") from error
-    with file:
-        num_bytes = file.seek(0, os.SEEK_END)
-        if num_bytes == 0:
-            raise RefuseSample("empty-media", f"{name} is empty (0 bytes)")
-        file.seek(0)
-        yield file, num_bytes
+    try:
+        with file:
+            num_bytes = file.seek(0, os.SEEK_END)
+            if num_bytes == 0:
+                raise RefuseSample("empty-media", f"{name} is empty (0 bytes)")
+            file.seek(0)
+            yield file, num_bytes
+    except RefuseSample:
+        raise
+    except Exception as error:  # likewise, between the first byte and the last
+        raise RefuseSample("unreadable-media", f"{name} cannot be read: {error}") from error
