@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -65,6 +66,7 @@ def tiny_model(
     patch_size: int = 14,
     attn_implementation: str = "sdpa",
     seed: int = 0,
+    fit: Callable[[Any], None] | None = None,
 ) -> Any:
     """A randomly initialized model for conditional generation, in training mode without dropout.
 
@@ -81,6 +83,7 @@ def tiny_model(
         patch_size: Of the vision encoder, in pixels; merge size and temporal patch size are 2.
         attn_implementation: Attention backend of text and vision.
         seed: Of the weights.
+        fit: Changes the config before the model is made.
 
     Returns:
         The model; its weights are large enough for one token to change every logit that may see it.
@@ -103,7 +106,10 @@ def tiny_model(
     backends = {"": attn_implementation, **dict.fromkeys(("text_config", "vision_config"), attn_implementation)}
     if family.startswith("gemma4"):
         backends["audio_config"] = "eager"  # the only one that its sound encoder has
-    model = model_class._from_config(CONFIGS[family](tokens, patch_size), attn_implementation=backends)
+    config = CONFIGS[family](tokens, patch_size)
+    if fit is not None:
+        fit(config)
+    model = model_class._from_config(config, attn_implementation=backends)
     for weight in model.parameters():
         if weight.ndim > 1:
             nn.init.normal_(weight, std=0.2)

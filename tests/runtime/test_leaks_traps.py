@@ -137,6 +137,16 @@ def test_sounds_of_phi_see_the_padding_behind_them_and_the_loader_says_so() -> N
         assert difference_beside(model, short, same, form) <= TOLERANCE
 
 
+def test_images_of_phi_that_fill_their_crops_are_read_causally_under_sdpa_unless_another_does_not() -> None:
+    """transformers 5.23: the image encoder says `is_causal`, and sdpa believes it where no patch is masked."""
+    for backend, leaks in (("sdpa", True), ("eager", False)):
+        model = tiny_model("phi4_multimodal", attn_implementation=backend)
+        full, padded = (make_document(model, [3, size, 4], seed=0) for size in ((4, 4), (2, 4)))
+        difference = difference_beside(model, full, padded, ModelForm(token_types=False))
+        assert (difference > LEAK) == leaks, backend
+        assert leaks or difference <= TOLERANCE
+
+
 def test_an_image_anywhere_in_a_batch_changes_the_sounds_of_phi_so_such_batches_are_refused() -> None:
     """transformers 5.23: sounds go through another projection as soon as the batch has an image."""
     model = tiny_model("phi4_multimodal")
