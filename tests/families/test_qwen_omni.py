@@ -214,6 +214,13 @@ def test_the_time_between_steps_follows_the_processors_fps(folder):
     assert stored["video_second_per_grid"].tolist() == [1.0]
 
 
+def test_bounds_by_their_older_names_win_over_the_processors_size(folder):
+    size = clip_size(8, 24.0, 300, 200)
+    plain, bounded = (AutoProcessor.from_pretrained(folder, **options) for options in ({}, {"max_pixels": 20_000}))
+    tokens, _ = assert_as_the_processor(Qwen3Omni(bounded), [size, ImageSize(height=300, width=200, num_bytes=1)])
+    assert len(tokens.input_ids) < Qwen3Omni(plain).measure([size])[0].num_visual_tokens
+
+
 def test_positions_that_are_no_whole_numbers_are_refused(folder):
     family = family_of(folder, hears=False, fps=3.0)
     size = clip_size(8, 24.0, 64, 64)

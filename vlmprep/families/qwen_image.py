@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.image_utils import SizeDict
 
 from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
 from vlmprep.families.images import image_loader
 from vlmprep.families.patches import patches_of
+from vlmprep.families.qwen_resize import with_bounds
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.pixels import PixelRule
@@ -35,7 +37,7 @@ class ImagePatches:
     def __init__(self, image_processor: Any, settings: Mapping[str, Any]) -> None:
         require(image_processor, "image", "do_resize", "do_rescale", "do_normalize")
         self._images = image_processor
-        self._settings = {**settings, "temporal_patch_size": 1, **PLAIN}
+        self._settings = {**with_bounds(image_processor, settings), "temporal_patch_size": 1, **PLAIN}
         self._smart_resize = sys.modules[type(image_processor).__module__].smart_resize
         self._side, self._merge_size = int(image_processor.patch_size), int(image_processor.merge_size)
 
@@ -45,7 +47,7 @@ class ImagePatches:
         Raises:
             RefuseSample: The processor does not take an image of this shape.
         """
-        size = self._settings.get("size", self._images.size)
+        size = self._settings["size"]
         try:
             resized = self._smart_resize(
                 height,
@@ -86,7 +88,9 @@ class ImagePatches:
     def _resized(self, decoded: torch.Tensor) -> dict[str, NDArray[Any]]:
         """Through the processor's resize alone, in the memory order that the decoder left: half the time, the same levels."""
         images, side = self._images, self._side
-        resized = images.resize(decoded[None], images.size, images.resample, side * self._merge_size)[0]
+        resized = images.resize(
+            decoded[None], SizeDict(**self._settings["size"]), images.resample, side * self._merge_size
+        )[0]
         pixels = patches_of(resized.permute(1, 2, 0).numpy(), side, self._merge_size)
         grid = [[1, resized.shape[1] // side, resized.shape[2] // side]]
         return {"pixel_values": pixels, "image_grid_thw": np.array(grid, dtype=np.int64)}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
 from vlmprep.families.patches import PatchPlanes
-from vlmprep.families.qwen_resize import Resizer
+from vlmprep.families.qwen_resize import Resizer, with_bounds
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.pixels import PixelRule
@@ -37,9 +37,8 @@ class ClipPatches:
     def __init__(self, video_processor: Any, settings: Mapping[str, Any]) -> None:
         require(video_processor, "video", "do_resize", "do_rescale", "do_normalize")
         self._videos = video_processor
-        known = {
-            name: value for name, value in settings.items() if name in video_processor.valid_kwargs.__annotations__
-        }
+        taken = video_processor.valid_kwargs.__annotations__
+        known = {name: value for name, value in with_bounds(video_processor, settings).items() if name in taken}
         self._settings = {**known, "return_metadata": False, "do_sample_frames": False, **PLAIN}
         self._resizer = Resizer(video_processor)
         self._side, self._merge_size = int(self._setting("patch_size")), int(self._setting("merge_size"))
