@@ -53,7 +53,7 @@ class LlavaOnevision(TiledFamily):
         self._refuse_center_crop()
         self._refuse_other_config()
         self._speck = (
-            torch.zeros((3, 1, 1), dtype=torch.uint8) if self.loader == "torchvision" else Image.new("RGB", (1, 1))
+            torch.zeros((3, 8, 8), dtype=torch.uint8) if self.loader == "torchvision" else Image.new("RGB", (8, 8))
         )
         self._num_frames = getattr(self._videos, "num_frames", None) if self._videos.do_sample_frames else None
 
