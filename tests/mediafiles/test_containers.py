@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import av
@@ -11,6 +12,7 @@ import pytest
 
 from tests.clips import Recipe, clip
 from vlmprep.mediafiles.containers import opened_container
+from vlmprep.mediafiles.mp4 import promised_bytes
 from vlmprep.mediafiles.videos import UNLIMITED, video_size
 from vlmprep.schema.errors import RefuseSample
 
@@ -60,3 +62,29 @@ def test_damaged_clips_are_refused_or_counted_but_raise_nothing_else(capfd: pyte
                 outcomes["refused"] += 1
     assert min(outcomes.values()) > 10, outcomes
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("num_samples", [1 << 16, 1 << 26, (1 << 32) - 1])
+def test_an_index_that_promises_more_than_the_file_holds_is_not_spread_out(num_samples: int) -> None:
+    data = bytearray(clip(Recipe()))
+    struct.pack_into(">2I", data, data.index(b"stsz") + 8, 1, num_samples)
+    with (
+        pytest.raises(RefuseSample, match=f"its index promises {num_samples}"),
+        opened_container(io.BytesIO(data), "it"),
+    ):
+        pass
+
+
+def test_what_an_index_promises_is_read_from_any_file_without_harm() -> None:
+    rng = np.random.default_rng(1)
+    data = np.frombuffer(clip(Recipe(num_frames=2, sound="aac")), np.uint8)
+    assert promised_bytes(io.BytesIO(data.tobytes())) == 0, "sizes of their own"
+    for size in (0, 1, 7, 8, 9, 15, 16, 40):
+        assert promised_bytes(io.BytesIO(data.tobytes()[:size])) == 0
+    head = data.tobytes().index(b"moov") - 4
+    for _ in range(300):
+        damaged = data.copy()
+        damaged[rng.integers(head, len(data), 6)] = rng.integers(0, 256, 6)
+        file = io.BytesIO(damaged.tobytes())
+        assert promised_bytes(file) >= 0
+        assert file.tell() == 0

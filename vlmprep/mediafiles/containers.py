@@ -6,10 +6,12 @@ are let in, and whatever a demuxer wants to open beside it is refused.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from vlmprep.mediafiles.mp4 import promised_bytes
 from vlmprep.schema.errors import RefuseSample
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ def opened_container(file: IO[bytes], name: str) -> Iterator[InputContainer]:
     """
     import av  # slow to import, and only clips need it
 
+    promised, num_bytes = promised_bytes(file), file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if promised > num_bytes:
+        raise RefuseSample("truncated-media", f"{name} has {num_bytes} bytes, its index promises {promised} at least")
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
     try:
         container = av.open(

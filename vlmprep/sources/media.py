@@ -186,12 +186,21 @@ def opened(medium: Media, name: str) -> Iterator[tuple[IO[bytes], int]]:
         raise RefuseSample("unreadable-media", f"{name} cannot be read: {reason or error}") from error
     try:
         with file:
-            num_bytes = file.seek(0, os.SEEK_END)
-            if num_bytes == 0:
-                raise RefuseSample("empty-media", f"{name} is empty (0 bytes)")
-            file.seek(0)
-            yield file, num_bytes
+            yield file, checked_bytes(file, name)
     except RefuseSample:
         raise
     except Exception as error:  # likewise, between the first byte and the last
         raise RefuseSample("unreadable-media", f"{name} cannot be read: {error}") from error
+
+
+def checked_bytes(file: IO[bytes], name: str) -> int:
+    """Size of an open file.
+
+    Raises:
+        RefuseSample: It is empty.
+    """
+    num_bytes = file.seek(0, os.SEEK_END)
+    if num_bytes == 0:
+        raise RefuseSample("empty-media", f"{name} is empty (0 bytes)")
+    file.seek(0)
+    return num_bytes
