@@ -146,6 +146,28 @@ def test_a_user_may_write_thoughts():
     assert labeller("qwen3").runs(talk(said("user", text), said("assistant", "B"))) == ["B" + END]
 
 
+def test_thoughts_behind_the_last_answer_alone():
+    """As Kimi's template has them: kept while tools are called, gone once an answer stands."""
+    calling = [said("assistant", reasoning=thought, tool_calls=(call(city=thought),)) for thought in ("one", "two")]
+    reply = said("tool", "x", call_id="functions.weather:0")
+    runs = labeller("kimi_k25").runs(talk(said("user", "Q"), calling[0], reply, calling[1]))
+    assert [run.split("<|tool_calls_section_begin|>")[0] for run in runs] == ["one</think>", "two</think>"]
+    found = refusal("kimi_k25", said("user", "Q"), calling[0], reply, said("assistant", "A"))
+    assert "thought of message 1 is lost" in found.reason
+
+
+def test_an_assistant_with_a_name():
+    turns = [said("user", "Q"), said("assistant", "A", name="kim"), said("user", "Q")]
+    calling = said("assistant", name="kim", tool_calls=(call(city="Bern"),))
+    under = labeller("kimi_k25")
+    runs = under.runs(talk(*turns, calling))
+    assert runs[0] == "A" + END
+    assert runs[1].startswith("<|tool_calls_section_begin|>")
+    assert "<|im_assistant|>kim<|im_middle|>" in under.decode(under.encode(talk(*turns[:2])).input_ids.tolist())
+    thinking = said("assistant", name="kim", reasoning="R", tool_calls=(call(city="Bern"),))
+    assert under.outcome(talk(*turns, thinking)) == "unlocatable-turns"
+
+
 def test_a_template_without_a_generation_prompt():
     """Then a turn begins where one without a thought would."""
     silent = QWEN3.replace("add_generation_prompt", "false")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from vlmprep.families.calls import CallPlaces
@@ -68,36 +69,42 @@ class TurnBounds:
         """Tokens that end a turn, of which a turn that calls has another in some families."""
         return (self.end_of_turn, self.end_of_calls)
 
-    def plain_opening(self, dialogue: Dialogue, message: int, layout: Layout, at: int) -> str:
-        """What the template writes before the text of a message that neither thinks nor calls.
+    def plain_opening(
+        self, dialogue: Dialogue, message: int, layout: Layout, at: int, calls: tuple[ToolCall, ...] = ()
+    ) -> str:
+        """What the template writes before the text of a message that does not think.
 
         Args:
             dialogue: The conversation.
             message: Number of the message that is tried in this form.
             layout: Of the conversation.
             at: Number of the literal that holds the message's opening.
+            calls: What the message calls then.
 
         Raises:
             RefuseSample: It takes no such message there.
         """
         if not dialogue.is_plain:
-            return self._plain_opening(dialogue, message, layout, at)
+            return self._plain_opening(dialogue, message, layout, at, calls)
         key = shape_of(dialogue.messages), message
         opening = self._openings.get(key)
         if opening is None:
-            opening = self._plain_opening(dialogue, message, layout, at)
+            opening = self._plain_opening(dialogue, message, layout, at, calls)
             remember(self._openings, key, opening)
         return opening
 
-    def _plain_opening(self, dialogue: Dialogue, message: int, layout: Layout, at: int) -> str:
+    def _plain_opening(
+        self, dialogue: Dialogue, message: int, layout: Layout, at: int, calls: tuple[ToolCall, ...]
+    ) -> str:
         number = len(slots_of(dialogue.messages))
         probe = with_sentinels(dialogue)
-        stand_in = Message(role="assistant", parts=(Text(text=sentinel(number)),))
+        words = Text(text=sentinel(number))
+        stand_in = replace(dialogue.messages[message], parts=(words,), reasoning=None, tool_calls=calls)
         messages = (*probe.messages[:message], stand_in, *probe.messages[message + 1 :])
         rendered = self._template.render(Dialogue(messages=messages, tools=probe.tools), plain_text=layout.plain_text)
         literals, order = split_at_sentinels(rendered)
         if order[: at + 1] != (*layout.order[:at], number):
-            raise RefuseSample("unlocatable-turns", f"what opens message {message}, a turn that calls, cannot be told")
+            raise RefuseSample("unlocatable-turns", f"what opens message {message}, an assistant turn, cannot be told")
         return literals[at]
 
     def _find_end_of_turn(self) -> str:
@@ -259,8 +266,14 @@ class SpanFinder:
         if opened < 0:  # no turn of its own: it goes on behind a tool's reply
             return self._behind_plain_opening(turn)
         said = literal[opened:] + self._texts[turn.first]
-        departure = opened + len(common_beginning(self._bounds.prompt, said))
-        opening = self._bounds.plain_opening(self._dialogue, turn.number, self._layout, turn.first)
+        shared = common_beginning(self._bounds.prompt, said)
+        if turn.message.name and shared != self._bounds.prompt:
+            raise RefuseSample(
+                "unlocatable-turns", f"the name of message {turn.number} stands where the generation prompt has none"
+            )
+        departure = opened + len(shared)
+        calls = turn.message.tool_calls
+        opening = self._bounds.plain_opening(self._dialogue, turn.number, self._layout, turn.first, calls)
         if literal.startswith(opening):  # it does not depend on the thought
             departure = max(departure, len(opening))
         return self._literal_at[turn.first] + departure
