@@ -27,16 +27,14 @@ SIZES = ((37, 211), (150, 120), (56, 56), (260, 44))
 
 PACKED = (
     "aria", "aya_vision", "cohere2_vision", "deepseek_vl", "gemma3", "gemma3 with crops", "janus", "lfm2_vl", "llama4",
-    "llava", "llava_next", "ovis2", "video_llama3",
+    "llava", "llava_next", "mistral3", "ovis2", "pixtral", "video_llama3",
 )  # fmt: skip
 REFUSED = {
     "glm4v": "Glm4vModel computes positions of its own",
     "idefics2": "it has no replace_image_token",
-    "mistral3": "pixel_values of several media .* does not follow from that of each",
     "paddleocr_vl": "PaddleOCRVLModel computes positions of its own",
     "paligemma": "it returns labels for single tokens",
     "perception_lm": "Unable to convert output 'pixel_values'",
-    "pixtral": "pixel_values of several media .* does not follow from that of each",
 }
 
 
@@ -136,18 +134,20 @@ def test_families_of_their_own_are_packed_in_the_general_way_too(name: FamilyNam
 
 def test_levels_are_stored_wherever_they_become_the_numbers_again():
     stored = {}
-    for name in ("llava", "llava_next", "llama4"):
+    for name in ("llava", "llava_next", "llama4", "pixtral"):
         (count,) = general_of(name).measure([ImageSize(height=64, width=80, num_bytes=1)])
         stored[name] = general_of(name).tensors(noise(64, 80), count)
     assert stored["llava"]["pixel_values"].dtype == np.uint8
     assert stored["llava"]["pixel_values"].shape == (1, 3, 56, 56)
     assert stored["llava_next"]["pixel_values"].dtype == np.uint8
     assert stored["llava_next"]["pixel_values_items"].tolist() == [len(stored["llava_next"]["pixel_values"])]
+    assert stored["pixtral"]["pixel_values"].dtype == np.uint8
+    assert stored["pixtral"]["pixel_values_patches"].prod() == len(stored["pixtral"]["pixel_values"])
     assert stored["llama4"]["pixel_values"].dtype == np.uint16  # bfloat16, and its global view is resized as floats
 
 
 def test_what_a_pack_takes_is_forecast():
-    for name in ("llava_next", "llama4"):
+    for name in ("llava_next", "llama4", "pixtral"):
         family = general_of(name)
         (count,) = family.measure([ImageSize(height=64, width=80, num_bytes=1)])
         made = family.tensors(noise(64, 80), count)

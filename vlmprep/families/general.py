@@ -8,26 +8,24 @@ way rests on is tried on noise when the family is made, and refused by name wher
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from vlmprep.families.base import BaseFamily, Expected
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.clips import clip_metadata, sampled_frames
 from vlmprep.families.found_rules import level_planes, restored
-from vlmprep.families.joins import items_field, unjoined
+from vlmprep.families.joins import counts_field, counts_of, unjoined
 from vlmprep.families.models import model_types, refuse_own_positions
-from vlmprep.families.own_run import OwnRun, UnreadableRun, Way, run_processor
+from vlmprep.families.own_media import OwnMedia
+from vlmprep.families.own_run import OwnRun, UnreadableRun
 from vlmprep.families.probes import noise_clips, noise_images, refuse_other_sequences
-from vlmprep.families.trial import Field, find_fields, same_from_sizes
+from vlmprep.families.trial import Field, find_fields
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -36,7 +34,6 @@ from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["GeneralFamily", "general_family"]
 
-LOG = logging.getLogger("vlmprep")
 PARTS: dict[MediaKind, str] = {"image": "image_processor", "video": "video_processor"}
 """Where a processor keeps what works on each kind that the general way packs."""
 
@@ -77,7 +74,7 @@ class GeneralFamily(BaseFamily):
         super().__init__(processor, keep_control_text=keep_control_text)
         self.config = config
         self.kinds = frozenset({"image"})
-        self._blank_devices: dict[str, str] = {}
+        self._media = OwnMedia(processor, self.loader)
         self._fields: dict[str, dict[str, Field]] = {"image": self._tried_images()}
         self.unpacked: dict[str, str] = {}
         """Kinds that the processor knows and the general way does not pack, with the reason."""
@@ -103,16 +100,13 @@ class GeneralFamily(BaseFamily):
         media, others = noise_images(self.loader, seed=0), noise_images(self.loader, seed=1)
         try:
             fields = find_fields(
-                lambda m, way: self._run("image", m, way), media, others, self.processor.image_processor
+                lambda m, way: self._media.run("image", m, way), media, others, self.processor.image_processor
             )
         except UnreadableRun as problem:
             raise self._unpackable(problem) from problem
         except Exception as error:  # whatever a processor stumbles over on plain images
             raise self._unpackable(UnreadableRun(f"it fails on noise: {first_line(error)}")) from error
-        sizes = [noise_size(image) for image in media]
-        self._find_blank_device(
-            "image", self._run("image", media), lambda: [self._blank_image(*size) for size in sizes]
-        )
+        self._media.try_blanks("image", media)
         return fields
 
     def _try_videos(self) -> None:
@@ -120,8 +114,10 @@ class GeneralFamily(BaseFamily):
         part = self.processor.video_processor
         try:
             media = noise_clips(part, seed=0)
-            fields = find_fields(lambda m, way: self._run("video", m, way), media, noise_clips(part, seed=1), part)
-            self._refuse_other_frames(self._run("video", media))
+            fields = find_fields(
+                lambda m, way: self._media.run("video", m, way), media, noise_clips(part, seed=1), part
+            )
+            self._media.refuse_other_frames(media, noise_clips(part, seed=0, sampled=False))
         except UnreadableRun as problem:
             self.unpacked["video"] = str(problem)
             return
@@ -135,68 +131,21 @@ class GeneralFamily(BaseFamily):
             return
         self._fields["video"] = fields
         self.kinds = self.kinds | {"video"}
-        self._find_blank_device(
-            "video",
-            self._run("video", media),
-            lambda: [self._blank_clip(clip.metadata, len(clip.frames), *clip.frames.shape[2:]) for clip in media],
-        )
-
-    def _refuse_other_frames(self, ours: OwnRun) -> None:
-        """Hold the frames that we leave of a clip against those that the processor samples itself.
-
-        Raises:
-            UnreadableRun: They differ.
-        """
-        whole = noise_clips(self.processor.video_processor, seed=0, sampled=False)
-        frames, metadata = [clip.frames for clip in whole], [clip.metadata for clip in whole]
-        own = run_processor(self.processor, "video", frames, metadata=metadata, sampled=False)
-        if not same_from_sizes(own, ours):
-            raise UnreadableRun("it samples other frames than it says")
-
-    def _find_blank_device(self, kind: MediaKind, real: OwnRun, blanks: Any) -> None:
-        """Whether the processor can be run on pixels that are not there; where not, counting takes long, and that is said."""
-        self._blank_devices[kind] = "meta"
-        try:
-            agrees = same_from_sizes(real, self._run(kind, blanks()))
-        except Exception:  # noqa: BLE001 - whatever code does that looks at pixels which are not there
-            agrees = False
-        if not agrees:
-            self._blank_devices[kind] = "cpu"
-            LOG.warning(
-                "%s looks at pixels to count %ss: each size is counted by a full run on black ones, which is slow",
-                type(self.processor).__name__,
-                kind,
-            )
-
-    def _run(self, kind: MediaKind, media: Sequence[Any], way: Way = "whole") -> OwnRun:
-        if kind == "video":
-            frames, metadata = [clip.frames for clip in media], [clip.metadata for clip in media]
-            return run_processor(self.processor, kind, frames, way=way, metadata=metadata)
-        return run_processor(self.processor, kind, media, way=way)
-
-    def _blank_image(self, height: int, width: int) -> Any:
-        if self.loader == "pil":
-            return Image.new("RGB", (width, height))
-        return torch.zeros((3, height, width), dtype=torch.uint8, device=self._blank_devices["image"])
-
-    def _blank_clip(self, metadata: Any, num_frames: int, height: int, width: int) -> Clip:
-        shape = (num_frames, 3, height, width)
-        frames = torch.zeros(shape, dtype=torch.uint8, device=self._blank_devices["video"])
-        return Clip(frames=frames, metadata=metadata)
+        self._media.try_blanks("video", media)
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
-        return self._expected("image", self._blank_image(size.height, size.width), size, num_alike)
+        return self._expected("image", self._media.blank_image(size.height, size.width), size, num_alike)
 
     def _video_inputs(self, size: VideoSize, num_alike: int) -> Expected:
         metadata = clip_metadata(size)
         metadata.frames_indices = sampled_frames(self.processor.video_processor, metadata)
-        blank = self._blank_clip(metadata, len(metadata.frames_indices), size.height, size.width)
+        blank = self._media.blank_clip(metadata, len(metadata.frames_indices), size.height, size.width)
         return self._expected("video", blank, size, num_alike)
 
     def _expected(self, kind: MediaKind, blank: Any, size: MediaSize, num_alike: int) -> Expected:
         try:
-            one = self._run(kind, [blank])
-            alike = one if num_alike == 1 else self._run(kind, [blank] * num_alike)
+            one = self._media.run(kind, [blank])
+            alike = one if num_alike == 1 else self._media.run(kind, [blank] * num_alike)
         except Exception as error:  # processors refuse sizes in their own ways
             raise RefuseSample("media-shape", f"the processor does not take {size}: {first_line(error)}") from error
         self._refuse_company(kind, one, alike, num_alike)
@@ -217,7 +166,7 @@ class GeneralFamily(BaseFamily):
         """
         same = alike.replacements == one.replacements * num_alike
         for name, field in self._fields[kind].items():
-            if name in one.tensors and field.join == "rows":
+            if name in one.tensors and field.join.way == "rows":
                 same = same and len(alike.tensors[name]) == len(one.tensors[name]) * num_alike
         if not same:
             raise RefuseSample(
@@ -248,14 +197,17 @@ class GeneralFamily(BaseFamily):
                 raise RefuseSample(
                     "unknown-field", f"the processor returns {name} for this {kind}, and none when tried"
                 )
-            stored[name] = unjoined(tensor, field.join)
+            try:
+                stored[name] = unjoined(tensor, field.join)
+            except ValueError as error:
+                raise RefuseSample("media-shape", f"{name} of this {kind}: {error}") from error
             if tuple(stored[name].shape[1:]) != field.item_shape:
                 raise RefuseSample(
                     "media-shape",
                     f"{name} of this {kind} has items of {tuple(stored[name].shape[1:])}, others of {field.item_shape}",
                 )
-            if field.join == "ragged":
-                stored[items_field(name)] = torch.tensor([len(stored[name])])
+            if (counts := counts_field(name, field.join)) is not None:
+                stored[counts] = counts_of(tensor, field.join)
         return stored
 
     def _replacement(self, kind: MediaKind, expected: Expected) -> str:
@@ -277,8 +229,8 @@ class GeneralFamily(BaseFamily):
         """
         kind = count.kind
         try:
-            whole = self._stored(kind, self._run(kind, [decoded]))
-            levels = self._stored(kind, self._run(kind, [decoded], "levels")) if self._has_levels(kind) else {}
+            whole = self._stored(kind, self._media.run(kind, [decoded]))
+            levels = self._stored(kind, self._media.run(kind, [decoded], "levels")) if self._has_levels(kind) else {}
         except RefuseSample:
             raise
         except Exception as error:  # likewise
@@ -327,8 +279,3 @@ def has_video(processor: Any) -> bool:
     return (
         getattr(processor, "video_processor", None) is not None and getattr(processor, "video_token", None) is not None
     )
-
-
-def noise_size(image: Any) -> tuple[int, int]:
-    """Height and width of a decoded image."""
-    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[1], image.shape[2])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vlmprep.families.found_rules import find_rule
 from vlmprep.families.joins import Join, find_join, join_rule, unjoined
@@ -26,8 +25,6 @@ class Field:
 
     name: str
     join: Join
-    fill: int
-    """What stands behind the items of a shorter medium, where it is ragged."""
     item_shape: tuple[int, ...]
     """Of one stored item, as the processor gives it."""
     levels: PixelRule | None
@@ -38,7 +35,7 @@ class Field:
     @property
     def rule(self) -> PixelRule | None:
         """The whole rule; None where the stored form is the processor's."""
-        return join_rule(self.levels, self.join, self.name, self.fill)
+        return join_rule(self.levels, self.join, self.name)
 
 
 def find_fields(run: Runner, media: Sequence[Any], others: Sequence[Any], part: Any) -> dict[str, Field]:
@@ -58,52 +55,55 @@ def find_fields(run: Runner, media: Sequence[Any], others: Sequence[Any], part: 
         raise UnreadableRun("the placeholders of a medium depend on the media beside it")
     if missing := {name for single in singles for name in single.tensors} ^ set(joint.tensors):
         raise UnreadableRun(f"it returns {', '.join(sorted(missing))} for some media only")
-    levels, other = without_arithmetic(run, media, joint), run(others, "whole")
+    levels, other = without_arithmetic(run, media, singles), run(others, "whole")
     return {name: find_field(name, joint, singles, levels, other, part) for name in joint.tensors}
 
 
 def find_field(
-    name: str, joint: OwnRun, singles: Sequence[OwnRun], levels: OwnRun | None, other: OwnRun, part: Any
+    name: str, joint: OwnRun, singles: Sequence[OwnRun], levels: Sequence[OwnRun], other: OwnRun, part: Any
 ) -> Field:
     """What is known of one tensor."""
     each = [single.tensors[name] for single in singles if name in single.tensors]
-    found = find_join(joint.tensors[name], each)
-    if found is None:
+    join = find_join(joint.tensors[name], each, patch_side(part))
+    if join is None:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in each)
         raise UnreadableRun(
             f"{name} of several media {tuple(joint.tensors[name].shape)} does not follow from that of each ({shapes})"
         )
-    join, fill = found
-    stored = [unjoined(tensor, join) for tensor in each]
+    stored = torch.cat([unjoined(tensor, join) for tensor in each])
     rule = None
-    if levels is not None:
-        counts = [len(tensor) for tensor in stored]
-        rule = find_rule(torch.cat(stored), taken_apart(levels.tensors[name], join, counts), part)
+    if levels:
+        plain = [unjoined(single.tensors[name], join) for single in levels if name in single.tensors]
+        rule = find_rule(stored, torch.cat(plain), part)
     return Field(
         name=name,
         join=join,
-        fill=fill,
-        item_shape=tuple(stored[0].shape[1:]),
+        item_shape=tuple(stored.shape[1:]),
         levels=rule,
         from_size=torch.equal(joint.tensors[name], other.tensors[name]),
     )
 
 
-def taken_apart(joint: Tensor, join: Join, counts: Sequence[int]) -> Tensor:
-    """The stored form of several media's tensor, without what fills up the shorter ones."""
-    if join != "ragged":
-        return unjoined(joint, join)
-    return torch.cat([items[:count] for items, count in zip(joint, counts, strict=True)])
+def patch_side(part: Any) -> int:
+    """Pixels of the side of a processor's patches; 1 where it has none."""
+    size = getattr(part, "patch_size", None)
+    if isinstance(size, Mapping):
+        return int(size["height"]) if size["height"] == size["width"] else 1
+    return size if isinstance(size, int) else 1
 
 
-def without_arithmetic(run: Runner, media: Sequence[Any], whole: OwnRun) -> OwnRun | None:
-    """The same less rescaling and normalizing; None where the processor cannot or returns other fields then."""
+def without_arithmetic(run: Runner, media: Sequence[Any], whole: Sequence[OwnRun]) -> list[OwnRun]:
+    """Media one by one, less rescaling and normalizing; none where the processor cannot or returns other fields then."""
     try:
-        levels = run(media, "levels")
+        levels = [run([medium], "levels") for medium in media]
     except Exception:  # noqa: BLE001 - processors refuse settings in their own ways; then floats are stored
-        return None
-    shapes = {name: tensor.shape for name, tensor in levels.tensors.items()}
-    return levels if shapes == {name: tensor.shape for name, tensor in whole.tensors.items()} else None
+        return []
+    return levels if list(map(shapes_of, levels)) == list(map(shapes_of, whole)) else []
+
+
+def shapes_of(run: OwnRun) -> dict[str, tuple[int, ...]]:
+    """The shape of every field."""
+    return {name: tuple(tensor.shape) for name, tensor in run.tensors.items()}
 
 
 def same_from_sizes(real: OwnRun, blank: OwnRun) -> bool:

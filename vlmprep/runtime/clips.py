@@ -1,4 +1,4 @@
-"""Clips of different sizes laid together from their patches."""
+"""Clips and pictures of different sizes laid together from their patches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Clips", "clips_of"]
+__all__ = ["Clips", "canvas_of", "clips_of"]
 
 Clips: TypeAlias = "Tensor | list[Tensor]"
 """One clip, or several, which need not be of one size."""
@@ -23,14 +23,37 @@ def clips_of(patches: Tensor, grids: Tensor) -> Clips:
     Returns:
         [frames, channels, height, width], or a list of them where there are several clips.
     """
-    channels, side = patches.shape[1], patches.shape[2]
-    clips = []
-    for (frames, rows, columns), own in zip(grids.tolist(), split(patches, grids), strict=True):
-        whole = own.view(frames, rows, columns, channels, side, side).permute(0, 3, 1, 4, 2, 5)
-        clips.append(whole.reshape(frames, channels, rows * side, columns * side))
+    clips = laid_together(patches, grids)
     return clips[0] if len(clips) == 1 else clips
 
 
-def split(patches: Tensor, grids: Tensor) -> tuple[Tensor, ...]:
-    """The patches of each clip."""
-    return torch.split(patches, grids.prod(dim=1).tolist())
+def canvas_of(patches: Tensor, grids: Tensor) -> Tensor:
+    """Lay the patches of pictures together, on a canvas of the tallest and the widest.
+
+    Args:
+        patches: [N, channels, side, side], those of several pictures one after the other, row by row.
+        grids: [media, 2], rows and columns of patches of each.
+
+    Returns:
+        [media, channels, height, width]; zeros below and right of the smaller pictures.
+    """
+    pictures = laid_together(patches, torch.cat([torch.ones_like(grids[:, :1]), grids], dim=1))
+    if len({picture.shape for picture in pictures}) == 1:
+        return torch.cat(pictures)
+    tall, wide = (max(picture.shape[axis] for picture in pictures) for axis in (2, 3))
+    canvas = patches.new_zeros((len(pictures), patches.shape[1], tall, wide))
+    for at, picture in enumerate(pictures):
+        canvas[at, :, : picture.shape[2], : picture.shape[3]] = picture[0]
+    return canvas
+
+
+def laid_together(patches: Tensor, grids: Tensor) -> list[Tensor]:
+    """[frames, channels, height, width] of each medium."""
+    channels, side = patches.shape[1], patches.shape[2]
+    media = []
+    for (frames, rows, columns), own in zip(
+        grids.tolist(), torch.split(patches, grids.prod(dim=1).tolist()), strict=True
+    ):
+        whole = own.view(frames, rows, columns, channels, side, side).permute(0, 3, 1, 4, 2, 5)
+        media.append(whole.reshape(frames, channels, rows * side, columns * side))
+    return media

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmprep.runtime.clips import clips_of
+from vlmprep.runtime.clips import canvas_of, clips_of
 from vlmprep.runtime.overviews import with_overviews
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.memory import pooled_empty
@@ -129,7 +129,7 @@ def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:
         rows = slice(start, start + block)
         computed = compute(stored[rows])
         values[rows].copy_(computed.permute(0, 2, 3, 1) if last else computed.unsqueeze(2).expand_as(values[rows]))
-    if rule.layout == "images":
+    if rule.layout in ("images", "canvas"):
         return values.view(items, channels * rule.repeat, height, width)
     return values.view(items, channels * rule.repeat * height * width)
 
@@ -138,6 +138,8 @@ def _grouped(values: Tensor, rule: PixelRule, fields: Mapping[str, Tensor]) -> T
     """[N, ...] to [media, items of the largest or `most`, ...], where the rule says so."""
     if rule.per_medium is None or rule.layout == "clips":
         return values
+    if rule.layout == "canvas":
+        return canvas_of(values, fields[str(rule.per_medium)])
     if isinstance(rule.per_medium, int):
         return values.view(-1, rule.per_medium, *values.shape[1:])
     counts = fields[rule.per_medium]

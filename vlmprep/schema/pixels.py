@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 __all__ = ["Arithmetic", "Layout", "PixelRule"]
 
 Arithmetic: TypeAlias = Literal["fused", "two_step", "scale", "divide", "as_float", "stored"]
-Layout: TypeAlias = Literal["rows", "rows_channels_last", "images", "ones", "clips", "stored"]
+Layout: TypeAlias = Literal["rows", "rows_channels_last", "images", "ones", "clips", "canvas", "stored"]
 
 NUMBERS = ("arithmetic", "rescale", "mean", "std", "repeat")
 """What the manifest says of every field."""
@@ -47,7 +47,8 @@ class PixelRule:
     `[N, channels, height, width]`; `ones`: `[N, height, width]` of ones, whose height and width the stored `[N, 2]` say, all
     alike: a mask that hides nothing; `clips`: the N are patches of clips' frames, row by row, and become `[frames, channels,
     height, width]`, a list of these where there are several clips, by `per_medium`'s `[media, 3]` of frames, rows and columns;
-    `stored`: the shape that the field has."""
+    `canvas`: the N are patches of pictures, row by row, and become `[media, channels, tallest, widest]`, zeros below and right of
+    the smaller ones, by `per_medium`'s `[media, 2]` of rows and columns; `stored`: the shape that the field has."""
     per_medium: int | str | None = None
     """A number: each medium has so many items, `[media, number, ...]`. The name of a field `[media]`: it says how many each
     has, as the product of its numbers where it is `[media, axes]`; behind the items of the shorter ones stands `fill`,
