@@ -8,7 +8,15 @@ import pytest
 
 from tests.conftest import FamilyProcessorDir
 from tests.families.processors import build_processor
-from tests.families.tiled import EDGE_SIZES, check_clips, check_images, check_joint_media, make_tiled, random_sizes
+from tests.families.tiled import (
+    EDGE_SIZES,
+    check_clips,
+    check_images,
+    check_joint_media,
+    counted,
+    make_tiled,
+    random_sizes,
+)
 from vlmprep.families.llava_onevision import LlavaOnevision
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import ImageSize, Loader, VideoSize
@@ -18,6 +26,14 @@ from vlmprep.schema.media import ImageSize, Loader, VideoSize
 def test_images_are_the_processors_own(family_processor_dir: FamilyProcessorDir, backend: Loader) -> None:
     family = make_tiled(family_processor_dir, "llava_onevision", backend)
     check_images(family, [*EDGE_SIZES, *random_sizes(60 if backend == "torchvision" else 20)])
+
+
+def test_images_that_stand_alone_are_cut(family_processor_dir: FamilyProcessorDir) -> None:
+    family = make_tiled(family_processor_dir, "llava_onevision")
+    sizes = [*EDGE_SIZES, *random_sizes(60, seed=2)]
+    check_images(family, sizes, most=1)
+    assert len({counted(family, [size])[0].num_patches for size in sizes}) > 3
+    assert {count.num_patches for count in counted(family, sizes)} == {1}
 
 
 def test_images_of_the_published_size(family_processor_dir: FamilyProcessorDir) -> None:

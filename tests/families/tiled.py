@@ -176,14 +176,20 @@ def restored(family: BaseFamily, tensors: Sequence[dict[str, NDArray[Any]]]) -> 
     return restore_all(batch, family.pixel_rules())
 
 
-def check_images(family: BaseFamily, sizes: Sequence[tuple[int, int]]) -> None:
-    """Sequences and pixels of conversations with one, two and three images, against full runs."""
+def check_images(family: BaseFamily, sizes: Sequence[tuple[int, int]], *, most: int = 3) -> None:
+    """Sequences and pixels of conversations with one, two, ... images, against full runs.
+
+    Args:
+        family: Whose.
+        sizes: Heights and widths.
+        most: Images of a conversation.
+    """
     left, num_images = list(sizes), 1
-    assert len(left) >= 3
+    assert len(left) >= most
     while left:
         some, left = left[:num_images], left[num_images:]
         check_sample(family, some)
-        num_images = num_images % 3 + 1
+        num_images = num_images % most + 1
 
 
 def check_sample(family: BaseFamily, sizes: Sequence[tuple[int, int]]) -> None:
