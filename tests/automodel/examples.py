@@ -54,7 +54,7 @@ def a_sound(seconds: float = 0.5, rate: int = 16_000) -> NDArray[np.float32]:
     return np.asarray(np.sin(np.arange(int(seconds * rate)) * (440 * 2 * np.pi / rate)) / 2, dtype=np.float32)
 
 
-def a_clip(path: Path, num_frames: int = 40, rate: int = 10, *, sound_rate: int | None = None) -> str:
+def a_clip(path: Path, num_frames: int = 34, rate: int = 10, *, sound_rate: int | None = None) -> str:
     """A clip that gets brighter, with a tone where a rate is given."""
     with av.open(str(path), "w") as container:
         pictures: Any = container.add_stream("mpeg4", rate=rate)

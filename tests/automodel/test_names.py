@@ -153,11 +153,7 @@ def test_single_tokens_are_decoded_whatever_the_tokenizer_takes():
         _decode_single_token(SimpleNamespace(decode=lambda: ""), 1)
 
 
-@pytest.mark.parametrize(
-    ("statement", "absent"),
-    [("import vlmprep.runtime", "vlmprep.automodel"), ("import vlmprep.automodel.collate_fns", "av")],
-)
-def test_nobody_pays_for_what_is_not_used(statement: str, absent: str):
-    code = f"{statement}\nimport sys\nprint({absent!r} in sys.modules, 'vlmprep' in sys.modules)"
+def test_a_training_job_does_not_pay_for_it():
+    code = "import vlmprep.runtime, sys\nprint('vlmprep.automodel' in sys.modules, 'vlmprep.runtime' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "True"]

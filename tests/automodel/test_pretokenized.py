@@ -27,7 +27,8 @@ def test_samples_alone_make_the_batch_that_the_processor_makes_of_all(name: Fami
     made_by = processor(name)
     # Idefics3's and SmolVLM's processors give samples without images an empty one, which their models drop.
     rows = [0, 2] if name in ("idefics3", "smolvlm") else [0, 1, 2]
-    samples = [tokenized(name)[row] for row in rows]
+    alone = tokenized(name)
+    samples = [alone[row] for row in rows]
     chosen = [conversations(examples())[row] for row in rows]
     batch = pad_collate_fn(samples, made_by)
     truth = made_by.apply_chat_template(
