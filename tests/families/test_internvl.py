@@ -9,7 +9,15 @@ import pytest
 
 from tests.conftest import FamilyProcessorDir
 from tests.families.processors import build_processor
-from tests.families.tiled import EDGE_SIZES, check_clips, check_images, check_joint_media, make_tiled, random_sizes
+from tests.families.tiled import (
+    EDGE_SIZES,
+    check_clips,
+    check_images,
+    check_joint_media,
+    interleaved,
+    make_tiled,
+    random_sizes,
+)
 from vlmprep.families.internvl import InternVL
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import ImageSize, Loader, VideoSize
@@ -69,3 +77,26 @@ def test_clips_beside_images_of_another_backend_are_refused() -> None:
     clip = VideoSize(num_frames=3, frames_per_second=10.0, height=70, width=50, num_bytes=1)
     with pytest.raises(RefuseSample, match="compute it differently"):
         with_sampling(None, "pil").measure([clip])
+
+
+IMAGES_FIRST = """\
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message.role + '\\n' -}}
+    {%- for part in message.content if part.type == 'image' -%}{{- '<IMG_CONTEXT>\\n' -}}{%- endfor -%}
+    {%- for part in message.content if part.type == 'video' -%}{{- '<video>\\n' -}}{%- endfor -%}
+    {%- for part in message.content if part.type == 'text' -%}{{- part.text -}}{%- endfor -%}
+    {{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+"""
+
+
+def test_a_template_that_reorders_images_and_clips_is_refused() -> None:
+    processor = build_processor("internvl", small_tiles=True)
+    processor.chat_template = IMAGES_FIRST
+    family = InternVL(processor)
+    image = ImageSize(height=56, width=56, num_bytes=1)
+    clip = VideoSize(num_frames=2, frames_per_second=1.0, height=9, width=9, num_bytes=1)
+    assert family.encode(interleaved([image, clip]), family.measure([image, clip])).num_tokens > 4 + 2 * 4
+    with pytest.raises(RefuseSample) as refusal:
+        family.encode(interleaved([clip, image]), family.measure([clip, image]))
+    assert refusal.value.code == "reordered-media"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from vlmprep.families.arithmetic import arithmetic_rule, require
 from vlmprep.families.base import Expected
 from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.encoding import Collapsed
 from vlmprep.families.tiles import TiledFamily, levels_of, pixel_bytes, processed_clip
+from vlmprep.schema.conversation import Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import ImageSize, MediaCount, VideoSize
 from vlmprep.schema.pixels import PixelRule
@@ -40,6 +43,17 @@ class InternVL(TiledFamily):
                     f"{type(part).__name__} makes no squares of its images (size {dict(size)}), or cuts out their middle",
                     "Set size to equal height and width, as the published processors have it.",
                 )
+
+    def _collapsed(self, sample: Sample, counts: Sequence[MediaCount]) -> Collapsed:
+        """As for all families; but images and clips share a field, which holds them in the conversation's order."""
+        collapsed = super()._collapsed(sample, counts)
+        if [count.kind for count in collapsed.counts] != [medium.kind for medium in sample.media()]:
+            raise RefuseSample(
+                "reordered-media",
+                "the chat template writes images and clips in another order than the conversation has them, and the model "
+                "reads both from one field",
+            )
+        return collapsed
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         try:
