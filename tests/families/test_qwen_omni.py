@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from tests.families.qwen_truth import a_video_of, clip_size, run_processor
+from tests.clips import Recipe, clip
+from tests.families.qwen_truth import a_video_of, clip_size, decoded_video, run_processor, write_clip
 from tests.families.truth import sample_of
 from vlmprep.families.clips import Clip, clip_metadata
 from vlmprep.families.loading import load_family
@@ -22,6 +23,7 @@ from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.media import AudioSize, ImageSize, MediaSize, VideoSize
+from vlmprep.sources.media import MediaReader
 
 IMAGE, CLIP, SOUND = (Media(kind=kind, content=b"-") for kind in ("image", "video", "audio"))
 RATE = 16_000
@@ -258,3 +260,58 @@ def test_a_feature_extractor_that_adds_noise_stops_the_run(folder):
     processor.feature_extractor.dither = 1e-4
     with pytest.raises(StopRun, match="dither"):
         Qwen3Omni(processor)
+
+
+def test_sounds_of_several_samples_join_in_a_pack(family):
+    lengths = [(5_001, 9_000), (30_000,), (400, 300)]
+    made, truths = [], []
+    for of_sample in lengths:
+        sizes = [sound_size(length) for length in of_sample]
+        truths.append(truth_of(family, sample_with(sizes), sizes))
+        counts = family.measure(sizes)
+        made += [family.tensors(decoded_of(size, False), count) for size, count in zip(sizes, counts, strict=True)]
+    stored = {name: torch.from_numpy(np.concatenate([tensors[name] for tensors in made])) for name in made[0]}
+    restored = restore_all(stored, family.pixel_rules())
+    assert restored["input_features"].shape == (5, 128, 30_000 // 160)
+    heard = restored["feature_attention_mask"].bool()
+    expected = [
+        features[:, mask.astype(bool)]
+        for truth in truths
+        for features, mask in zip(truth["input_features"], truth["feature_attention_mask"], strict=True)
+    ]
+    assert len(expected) == 5
+    for features, mask, wanted in zip(restored["input_features"], heard, expected, strict=True):
+        assert torch.equal(features[:, mask], torch.from_numpy(wanted))
+    assert heard.sum(1).tolist() == [wanted.shape[1] for wanted in expected]
+
+
+def test_a_file_with_pictures_and_sound_is_seen_and_heard(folder, tmp_path):
+    family = family_of(folder, hears=True)
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip(Recipe(sound="aac")))
+    medium = Media(kind="video", location=str(path))
+    size = MediaReader().size(medium, family.loader, with_sound=family.hears_clips)
+    assert isinstance(size, VideoSize)
+    assert size.audio is not None
+    sizes: list[MediaSize] = [size, sound_size(3_000)]
+    counts = family.measure(sizes)
+    decoded = family.load(medium)
+    assert isinstance(decoded, HeardClip)
+    tensors = family.tensors(decoded, counts[0])
+    assert all(tensors[name].tobytes() == value.tobytes() for name, value in counts[0].inputs.items())
+    truth = run_processor(
+        family.processor,
+        sample_with(sizes),
+        [decoded_video(medium)],
+        audio=[decoded.samples, a_sound(3_000)],
+        audio_from_video_indices=[0, None],
+    )
+    tokens = family.encode(sample_with(sizes), counts).expand()
+    assert tokens.input_ids.tolist() == truth["input_ids"].tolist()
+    assert (tokens.input_ids == family._token_id("audio_token")).sum() > 5
+
+
+def test_a_silent_file_is_seen(folder, tmp_path):
+    family = family_of(folder, hears=True)
+    medium = write_clip(tmp_path / "clip.mp4", 4, 24, 64, 64)
+    assert isinstance(family.load(medium), Clip)
