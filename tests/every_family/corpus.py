@@ -26,7 +26,9 @@ TURNS = (
 )
 
 
-def write_corpus(root: Path, kinds: frozenset[str], *, num_rows: int = 12, seed: int = 0) -> Path:
+def write_corpus(
+    root: Path, kinds: frozenset[str], *, num_rows: int = 12, seed: int = 0, sounds_beside_images: bool = False
+) -> Path:
     """Write rows in OpenAI's form with every kind of media that is wanted, text-only ones among them.
 
     Args:
@@ -34,6 +36,7 @@ def write_corpus(root: Path, kinds: frozenset[str], *, num_rows: int = 12, seed:
         kinds: Of image, video and audio; one kind to a row, and rows with two images.
         num_rows: How many rows.
         seed: Of pictures and sounds.
+        sounds_beside_images: Every sound stands beside an image, for families that take sounds alone in sets of their own.
 
     Returns:
         The .jsonl.
@@ -43,6 +46,8 @@ def write_corpus(root: Path, kinds: frozenset[str], *, num_rows: int = 12, seed:
     pools = {kind: _pool(kind, root, rng) for kind in sorted(kinds)}
     plans: list[tuple[str, ...]] = [(), *((kind,) for kind in sorted(kinds))]
     plans += [("image", "image"), ("image",)] if "image" in kinds else []
+    if sounds_beside_images:
+        plans = [("image", "audio") if plan == ("audio",) else plan for plan in plans]
     rows = [_row(number, plans[number % len(plans)], pools) for number in range(num_rows)]
     path = root / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -71,7 +71,7 @@ def measure_family(processor_folder: Path, work: Path, *, num_sizes: int, seed: 
         fake_tokens=family.fake_image()[0].num_tokens,
     )
     count_sizes(facts, family, num_sizes, seed)
-    source = write_corpus(work / "corpus", family.kinds)
+    source = write_corpus(work / "corpus", family.kinds, sounds_beside_images=family.name == "phi4_multimodal")
     run(source, processor_folder, work / "set", planning=PlanSettings(pack_size=16_384), max_refused=0.0)
     packs = vlmprep.open(work / "set")
     rows = rows_of(source)
@@ -130,7 +130,9 @@ def ids_of_black_images(processor: Any, sizes: list[tuple[int, int]]) -> list[in
 def differences(document: Document, truth: dict[str, Any]) -> list[str]:
     """What of a document is not what the processor returns for its row alone, by field."""
     sequences: list[str] = [name for name in ("input_ids", "mm_token_type_ids") if name in truth]
-    found: list[str] = [n for n in sequences if document.sequence[n].tolist() != torch.as_tensor(truth[n])[0, :-1].tolist()]
+    found: list[str] = [
+        n for n in sequences if document.sequence[n].tolist() != torch.as_tensor(truth[n])[0, :-1].tolist()
+    ]
     wanted = {name: value for name, value in truth.items() if name not in TEXT and value is not None and len(value)}
     for name in sorted(wanted.keys() | document.media.keys()):
         if name not in wanted or name not in document.media or not same(document.media[name], wanted[name]):

@@ -54,7 +54,7 @@ def made(
     folder = family_processor_dir(request.param)
     family: Any = load_family(FamilySettings(processor=str(folder)))
     root = tmp_path_factory.mktemp(request.param)
-    source = write_corpus(root / "corpus", family.kinds)
+    source = write_corpus(root / "corpus", family.kinds, sounds_beside_images=request.param == "phi4_multimodal")
     run(source, folder, root / "set", planning=PlanSettings(pack_size=16_384), max_refused=0.0)
     return Made(
         name=request.param,

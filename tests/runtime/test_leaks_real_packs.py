@@ -140,7 +140,8 @@ def test_packs_of_the_pipeline_give_what_the_processor_and_the_model_give_for_ea
     monkeypatch.setattr(corpus, "SOUNDS", case.sounds)
     folder = family_processor_dir(case.processor, small_tiles=case.small_tiles)
     source = corpus.write_corpus(tmp_path / "corpus", case.kinds, num_rows=7)
-    run(source, folder, tmp_path / "set", planning=PlanSettings(pack_size=case.pack_size), max_refused=0.2)
+    planning = PlanSettings(pack_size=case.pack_size, fake_image="pack" if "image" in case.kinds else "none")
+    run(source, folder, tmp_path / "set", planning=planning, max_refused=0.2)
     packs = vlmprep.open(tmp_path / "set")
     family: Any = load_family(FamilySettings(processor=str(folder)))
     processor = family.processor

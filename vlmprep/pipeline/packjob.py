@@ -156,8 +156,9 @@ class ShardMaker:
         return data
 
     def _fake_for(self, documents: list[Document]) -> Document | None:
-        """The fake image, for a pack without media; also for one whose samples were all refused, which must hold something."""
-        wanted = self._job.fake_image == "pack" and not any(document.media for document in documents)
+        """The fake image, for a pack without pictures; also for one whose samples were all refused: it must hold something."""
+        pictures = any(medium.kind != "audio" for document in documents for medium in document.media)
+        wanted = self._job.fake_image == "pack" and not pictures
         return self._fake if wanted or not documents else None
 
     def _info(self, pack_id: int, pack: Pack, references: list[SampleRef]) -> PackInfo:

@@ -27,6 +27,8 @@ __all__ = ["STRAGGLER_RANKS", "check_refusal_budget", "make_plan", "num_refused"
 SAMPLE_RATIO_SEED = 42
 """The reference's own seed for `sample_ratio`."""
 STRAGGLER_RANKS = (8, 64, 512)
+ONE_PROJECTION = ("phi4_multimodal",)
+"""Families whose models project all sounds of a batch another way as soon as any image is in it; see docs/leaks.md."""
 
 
 def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool = False) -> Plan:
@@ -53,7 +55,7 @@ def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool
                     "Give another --out to pack what the ledger holds now.",
                 )
             (out / PLAN_FILE).unlink()
-        table = ledger.read(["status", "num_tokens", "num_visual_tokens", "num_images"])
+        table = ledger.read(["status", "num_tokens", "num_visual_tokens", "num_images", "num_audios"])
         fake_tokens = _fake_tokens(ledger, settings)
         used, refused = _select(ledger, table, settings, fake_tokens)
         if not len(used):
@@ -62,6 +64,7 @@ def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool
                 "Repair the rows, or the settings.",
             )
         chosen = table.take(pa.array(used))
+        _check_sounds(ledger, chosen, settings)
         plan = plan_packs(
             _column(chosen, "num_tokens") - 1,
             _column(chosen, "num_visual_tokens"),
@@ -148,6 +151,26 @@ def _with_reasons(refusals: Sequence[dict[str, Any]]) -> str:
 def _fake_tokens(ledger: Ledger, settings: PlanSettings) -> int:
     """Tokens of the fake image's document, after the shift."""
     return int(ledger.settings["fake_image"]["num_tokens"]) - 1 if settings.fake_image == "pack" else 0
+
+
+def _check_sounds(ledger: Ledger, chosen: pa.Table, settings: PlanSettings) -> None:
+    """Stop where a family's sounds would not be what they are alone.
+
+    Raises:
+        StopRun: Samples with sounds and no image would stand beside images, real or fake.
+    """
+    family = ledger.settings["fingerprint"]["family"]
+    images = _column(chosen, "num_images") > 0
+    alone = (_column(chosen, "num_audios") > 0) & ~images
+    if family not in ONE_PROJECTION or not alone.any():
+        return
+    if images.any() or settings.fake_image == "pack":
+        beside = f"{np.count_nonzero(images)} samples with images" if images.any() else "fake images"
+        raise StopRun(
+            f"{family} projects the sounds of a batch by another layer as soon as any image is in it, so "
+            f"{np.count_nonzero(alone)} samples with sounds and no image cannot be packed beside {beside}",
+            "Make a pack set of them by themselves, with --fake-image none.",
+        )
 
 
 def _select(

@@ -161,8 +161,8 @@ def position_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[s
 
 
 def fake_problems(info: PackInfo, rules: PackRules) -> Iterator[str]:
-    """The fake image stands in packs without media, and only there."""
-    has_media = any(medium.document for medium in info.media)
+    """The fake image stands in packs without pictures, and only there; sounds are none."""
+    has_media = any(medium.document and medium.kind != "audio" for medium in info.media)
     if info.fake is None:
         if rules.needs_image and not has_media:
             yield "it holds neither media nor a fake image, though --fake-image pack was asked for"
