@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import transformers
@@ -21,16 +21,19 @@ ENCODER_DECODER = "it is an encoder-decoder"
 CROSS_ATTENTION = "its text reads media through cross-attention"
 
 
-class NemotronParseProcessor:
-    """The published interface of Nemotron-Parse: an image processor, a tokenizer, and no placeholder for images."""
+NEMOTRON_PARSE = """
+from transformers import ProcessorMixin
 
-    def __init__(self, image_processor: Any, tokenizer: Any) -> None:
-        self.image_processor = image_processor
-        self.tokenizer = tokenizer
 
-    def __call__(self, images: Any = None, text: Any = None, **_: Any) -> dict[str, Any]:
-        made = dict(self.image_processor(images, return_tensors="pt")) if images is not None else {}
+class NemotronParseProcessor(ProcessorMixin):
+    def __init__(self, image_processor=None, tokenizer=None, **kwargs):
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    def __call__(self, images=None, text=None, **kwargs):
+        made = self.image_processor(images, return_tensors="pt") if images is not None else {}
         return {**made, **(self.tokenizer(text, return_tensors="pt") if text is not None else {})}
+"""
+"""The published interface: an image processor and a tokenizer, no placeholder for images, code that lies beside the model."""
 
 
 @pytest.mark.parametrize(
@@ -43,10 +46,18 @@ def test_models_that_packs_mean_nothing_to_are_refused(name, why, tmp_path):
     assert "vlmprep.automodel" in caught.value.hint
 
 
-def test_nemotron_parse_is_refused():
-    donut = build_other("donut")
-    with pytest.raises(StopRun, match=f"NemotronParseProcessor cannot be packed: {ENCODER_DECODER}"):
-        refuse_unpackable(NemotronParseProcessor(donut.image_processor, donut.tokenizer), None)
+def test_nemotron_parse_is_refused(tmp_path):
+    build_other("donut").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "processor_config.json").read_text())
+    config |= {
+        "processor_class": "NemotronParseProcessor",
+        "auto_map": {"AutoProcessor": "nemotron_parse.NemotronParseProcessor"},
+    }
+    (tmp_path / "processor_config.json").write_text(json.dumps(config))
+    (tmp_path / "nemotron_parse.py").write_text(NEMOTRON_PARSE)
+    with pytest.raises(StopRun, match=f"NemotronParseProcessor cannot be packed: {ENCODER_DECODER}") as caught:
+        load_family(FamilySettings(processor=str(tmp_path), trust_remote_code=True))
+    assert "nemotron_parse_collate_fn" in caught.value.hint
 
 
 def test_a_config_says_that_a_model_of_foreign_code_is_an_encoder_decoder():

@@ -53,7 +53,7 @@ def refuse_unpackable(processor: Any, config: Any) -> None:
     if why is not None:
         raise StopRun(
             f"{name} cannot be packed: {why}",
-            "Train it on batches of single samples; vlmprep.automodel has the collate functions for that.",
+            "Train it on batches of single samples; vlmprep.automodel has collate functions, as nemotron_parse_collate_fn.",
         )
 
 
