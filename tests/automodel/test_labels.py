@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from tests.automodel.examples import a_picture, plain, processor
 from tests.families.processors import FAMILY_NAMES, FamilyName, build_processor
@@ -133,6 +134,17 @@ def test_a_first_token_of_the_tokenizers_own_is_passed_over():
     rows = plain(("assistant", "A"), ("user", "Q"), ("assistant", "B"))
     assert tokens(made_by, [rows])[0, 0] == bos
     assert runs(made_by, rows) == [[" A<end_of_utterance>", " B<end_of_utterance>"]]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_marker_that_swallows_blanks_is_not_learned(marked: bool):
+    made_by: Any = build_processor("phi4_multimodal", marked=marked)
+    tokenizer = made_by.tokenizer.backend_tokenizer
+    tokenizer.add_special_tokens([AddedToken("<|assistant|>", rstrip=True, special=True)])
+    rows = plain(("user", "Q"), ("assistant", "  A"))
+    ids = tokens(made_by, [rows])
+    assert made_by.tokenizer.decode(ids[0]).count("<|assistant|>A") == 1, "the blanks are gone"
+    assert runs(made_by, rows, ids=ids) == [["A<|end|>"]]
 
 
 def test_tokens_that_were_cut_or_changed_are_refused():

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from vlmprep.families.control import control_pattern
-from vlmprep.families.encoding import tokens_over
+from vlmprep.families.token_labels import tokens_over
 from vlmprep.families.turns import TurnFinder
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.packset import IGNORE_INDEX
@@ -77,8 +77,8 @@ class Finder:
         anchors, places = self._anchors(row, first, stop, prompt.text)
         labels = torch.full_like(ids, IGNORE_INDEX)
         for start, end in prompt.spans:
-            for place in self._answer(row, (first, stop), prompt.text, (start, end), anchors, places):
-                labels[place] = ids[place]
+            place = self._answer(row, (first, stop), prompt.text, (start, end), anchors, places)
+            labels[place] = ids[place]
         return labels
 
     def _without_padding(self, row: list[int], text: str) -> tuple[int, int]:
@@ -119,7 +119,7 @@ class Finder:
         span: tuple[int, int],
         anchors: list[Anchor],
         places: list[int],
-    ) -> list[slice]:
+    ) -> slice:
         """Tokens of one answer, proved by tokenizing what lies between the anchors around it."""
         before = max((n for n, anchor in enumerate(anchors) if anchor.end <= span[0]), default=None)
         behind = next((n for n, anchor in enumerate(anchors) if anchor.end >= span[1]), None)
@@ -130,7 +130,8 @@ class Finder:
         expected, learned = tokens_of(self._tokenizer, text[begin:end], span[0] - begin, span[1] - begin)
         if row[at : at + len(expected)] != expected or (behind is not None and at + len(expected) != stop):
             raise not_this_text()
-        return [slice(at + learned.start, at + learned.stop)]
+        head = 0 if before is None else 1  # the anchor, which in some tokenizers reaches over the blanks behind it
+        return slice(at + max(head, learned.start), at + learned.stop)
 
     def _specials_before(self, row: list[int], window: tuple[int, int], text: str) -> int:
         """How many tokens the tokenizer put before the text's own first one."""

@@ -58,8 +58,7 @@ class Call:
     adds_no_special: bool = False
     """The template writes every special token itself."""
     use_audio_in_video: bool = False
-    arguments: tuple[tuple[str, Any], ...] = ()
-    """More arguments of the processor's call."""
+    """Load the sound of clips, too."""
 
 
 def collate(
@@ -112,7 +111,7 @@ def tokenized(conversations: Sequence[Conversation], prompts: Sequence[Prompt], 
     """What the processor makes of a batch, rows padded to the longest and never cut."""
     media = load_media(conversations, processor, use_audio_in_video=call.use_audio_in_video)
     texts = [prompt.text for prompt in prompts]
-    arguments: dict[str, Any] = {"padding": True, "return_tensors": "pt", **dict(call.arguments)}
+    arguments: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
     if call.padding_side is not None:
         arguments["padding_side"] = call.padding_side
     bos = getattr(processor.tokenizer, "bos_token", None)
