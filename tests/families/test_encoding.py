@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.families.truth import make_family, sample_of
-from vlmprep.families.encoding import tokens_over
+from vlmprep.families.token_labels import tokens_over
 
 LETTERS = st.sampled_from("ab \n\u0301\u0315\u0300\u0327e\u00e9\U0001f600\u4e2d\ud55c\u1112\u1161\u11ab\u212b\u0344")
 """Also letters that normalization composes, takes apart and puts in another order, and ones of several tokens."""
@@ -83,8 +83,8 @@ def test_anchored_labels_are_those_that_overlap(processor_dir):
         spans = [(len(head), len(text) - 1)]
         (ids,) = encoder.tokenize([text])
         assert isinstance(ids, np.ndarray)
-        found = encoder._anchored_labels(ids, text, spans)
-        expected = encoder._overlapping_labels(text, spans)
+        found = encoder.labels.anchored(ids, text, spans)
+        expected = encoder.labels.overlapping(text, spans)
         if found is not None:
             anchored += 1
             assert found.tolist() == expected.tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from vlmprep.families.token_labels import TokenLabels
 from vlmprep.families.turns import Rendered
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Encoded
@@ -23,8 +23,6 @@ __all__ = ["Collapsed", "PlaceholderEncoder", "filled_tokens"]
 KINDS = ("image", "video", "audio")
 REPLACEMENTS_KEPT = 1_024
 """Short replacements whose placeholders are remembered; most families have one."""
-HEADERS_KEPT = 1_024
-"""Texts between a control token and an answer whose tokens are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +66,8 @@ class PlaceholderEncoder:
         self._framing = re.compile("|".join(map(re.escape, self._framing_tokens())))
         self._runs = re.compile("|".join(f"(?:{re.escape(token)})+" for token in self._tokens) or r"(?!)")
         self._bos: str | None = processor.tokenizer.bos_token
-        self._control_tokens = control_tokens
-        added = processor.tokenizer.added_tokens_decoder
-        self._is_control = np.zeros(max([len(processor.tokenizer), *(number + 1 for number in added)]), dtype=np.bool_)
-        self._is_control[[n for n, token in added.items() if control_tokens.fullmatch(str(token))]] = True
+        self.labels = TokenLabels(processor.tokenizer, control_tokens, self._encoding_of)
         self._placeholders_of = functools.lru_cache(maxsize=REPLACEMENTS_KEPT)(self._find_placeholders)
-        self._tokens_between = functools.lru_cache(maxsize=HEADERS_KEPT)(self._ids_of)
 
     @property
     def _backend(self) -> tokenizers.Tokenizer:
@@ -119,9 +113,7 @@ class PlaceholderEncoder:
             RefuseSample: The text has other placeholders than the conversation has media.
         """
         text, spans, in_order = collapsed.text, collapsed.label_spans, collapsed.counts
-        is_label = self._anchored_labels(ids, text, spans)
-        if is_label is None:
-            is_label = self._overlapping_labels(text, spans)
+        is_label = self.labels.over(ids, text, spans)
         types = self._types(ids)
         repeats = np.ones(len(ids), dtype=np.int32)
         placeholders = np.flatnonzero(self._is_placeholder(ids))
@@ -152,43 +144,9 @@ class PlaceholderEncoder:
     def _adds_special(self, text: str) -> bool:
         return not (self._bos and text.startswith(self._bos))
 
-    def _overlapping_labels(self, text: str, spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-        """Which tokens overlap a span, by the places that the tokenizer gives them."""
-        encoding: tokenizers.Encoding = self._backend.encode(text, add_special_tokens=self._adds_special(text))
-        is_label = np.zeros(len(encoding), dtype=np.bool_)
-        for start, end in spans:
-            is_label[tokens_over(encoding, start, end)] = True
-        return is_label
-
-    def _anchored_labels(
-        self, ids: NDArray[np.int32], text: str, spans: Sequence[tuple[int, int]]
-    ) -> NDArray[np.bool_] | None:
-        r"""The same without the tokens' places, where control tokens anchor the spans; None where they do not.
-
-        Control tokens stand one by one in text and ids. A span that ends with one ends there. It begins behind the one
-        before it and what stands between (`assistant\n`), if the ids go on with just the tokens of that: then no token
-        straddles the border.
-        """
-        anchors = np.flatnonzero(self._is_control[ids])
-        places = [match.span() for match in self._control_tokens.finditer(text)]
-        if len(anchors) != len(places):
-            return None
-        ends = [end for _, end in places]
-        is_label = np.zeros(len(ids), dtype=np.bool_)
-        for start, end in spans:
-            last = bisect.bisect_left(ends, end)
-            before = bisect.bisect_right(ends, start) - 1
-            if before < 0 or last == len(ends) or ends[last] != end:
-                return None
-            between = self._tokens_between(text[ends[before] : start])
-            first = int(anchors[before]) + 1
-            if tuple(ids[first : first + len(between)].tolist()) != between:
-                return None
-            is_label[first + len(between) : anchors[last] + 1] = True
-        return is_label
-
-    def _ids_of(self, text: str) -> tuple[int, ...]:
-        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+    def _encoding_of(self, text: str, whole: bool) -> tokenizers.Encoding:
+        """Tokens and their places, of a whole conversation or of a piece."""
+        return self._backend.encode(text, add_special_tokens=whole and self._adds_special(text))
 
     def _collapse(
         self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]
@@ -321,21 +279,3 @@ def outside(ranges: Sequence[tuple[int, int]], start: int, end: int) -> list[tup
             pieces.append((start, first))
             start = stop
     return [(a, b) for a, b in [*pieces, (start, end)] if a < b]
-
-
-def tokens_over(encoding: tokenizers.Encoding, start: int, end: int) -> slice:
-    """The run of tokens that overlap the characters from `start` to before `end`, as transformers' assistant mask has them."""
-    tokens = map(encoding.char_to_token, range(start, end))
-    first = next((token for token in tokens if token is not None), None)
-    if first is None:
-        return slice(0)
-    tokens = map(encoding.char_to_token, range(end - 1, start - 1, -1))
-    last = next(token for token in tokens if token is not None)
-
-    def overlaps(token: int) -> bool:
-        place = encoding.token_to_chars(token)
-        return place is not None and place[0] < end and place[1] > start
-
-    while last + 1 < len(encoding) and overlaps(last + 1):  # a character's bytes may be several tokens
-        last += 1
-    return slice(first, last + 1)
