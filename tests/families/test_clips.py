@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata, load_video
 
 from tests.clips import Recipe, clip, decoded_frames, moving_picture, remuxed, with_a_silent_packet
 from tests.mediafiles.test_videos import of_two_sizes
+from vlmprep.families import clips as clips_module
 from vlmprep.families.clips import clip_metadata, load_clip, refuse_large_clip, sampled_frames
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
@@ -207,6 +208,18 @@ def test_a_clip_that_changes_its_size_is_refused() -> None:
     assert size_of(medium).num_frames == 8
     found = refusal(load_clip, transformers.Qwen2VLVideoProcessor(), medium)
     assert found.code in ("lying-header", "undecodable-media")
+
+
+def test_a_clip_whose_header_was_read_is_not_counted_twice(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    medium = Media(kind="video", location=files["avi"])
+    found = load_clip(transformers.Qwen2VLVideoProcessor(), medium)
+    size_of(medium)
+    monkeypatch.setattr(clips_module, "whole_size", lambda *_: pytest.fail("counted again"))
+    again = load_clip(transformers.Qwen2VLVideoProcessor(), medium)
+    assert torch.equal(again.frames, found.frames)
+    assert again.metadata == found.metadata
 
 
 def test_what_is_not_there_or_no_video_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from vlmprep.families.images import load_image
 from vlmprep.families.wording import first_line
 from vlmprep.mediafiles.containers import opened_container
 from vlmprep.mediafiles.opening import open_medium
-from vlmprep.mediafiles.videos import UNLIMITED, picture_stream, rgb, turn_of, video_size
+from vlmprep.mediafiles.remembered import recall
+from vlmprep.mediafiles.videos import UNLIMITED, Turn, picture_stream, rgb, turn_of, video_size
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import VideoSize
@@ -80,7 +81,7 @@ def sampled_frames(video_processor: Any, metadata: VideoMetadata) -> list[int]:
         wanted.pop(name, None)
     try:
         indices = [int(index) for index in video_processor.sample_frames(metadata=metadata, **wanted)]
-    except (ValueError, RuntimeError, ZeroDivisionError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
         raise RefuseSample(
             "unsampled-clip",
             f"a clip of {metadata.total_num_frames} frames at {metadata.fps:g} a second: {first_line(error)}",
@@ -133,17 +134,20 @@ def load_clip(video_processor: Any, medium: Media) -> Clip:
 
 def decoded_clip(video_processor: Any, file: IO[bytes], name: str) -> Clip:
     """Read a file's header, sample, and decode."""
-    num_bytes = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    with opened_container(file, name) as container:
-        size = video_size(container, num_bytes, name, UNLIMITED)
+    size = recall(file) or whole_size(file, name)
     metadata = clip_metadata(size)
     indices = sampled_frames(video_processor, metadata)
     frames = np.empty((len(indices), 3, size.height, size.width), dtype=np.uint8)
-    file.seek(0)
     decode_frames(file, name, size, indices, frames)
     metadata.frames_indices = indices
     return Clip(frames=torch.from_numpy(frames), metadata=metadata)
+
+
+def whole_size(file: IO[bytes], name: str) -> VideoSize:
+    """What decoding a file gives, where nobody has found out yet."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    with opened_container(file, name) as container:
+        return video_size(container, num_bytes, name, UNLIMITED)
 
 
 def decode_frames(file: IO[bytes], name: str, size: VideoSize, indices: Sequence[int], out: NDArray[np.uint8]) -> None:
@@ -165,9 +169,13 @@ def decode_frames(file: IO[bytes], name: str, size: VideoSize, indices: Sequence
     last = max(places)
     with opened_container(file, name) as container:
         picture_stream(container, name, size.height * size.width)
+        turn: Turn | None = None
         for number, frame in enumerate(container.decode(video=0)):
+            turn = turn or turn_of(frame, name)
             for place in places.pop(number, ()):
-                upright = turn_of(frame, name).upright(rgb(frame))
+                if turn_of(frame, name) != turn:
+                    raise RefuseSample("unread-orientation", f"{name} is turned anew at frame {number}")
+                upright = turn.upright(rgb(frame))
                 if upright.shape[:2] != (size.height, size.width):
                     raise lying_clip(name, f"frame {number} is {upright.shape[1]} x {upright.shape[0]}", size)
                 np.copyto(out[place], upright.transpose(2, 0, 1))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vlmprep.mediafiles.containers import opened_container
 from vlmprep.mediafiles.opening import is_remote, open_medium
+from vlmprep.mediafiles.remembered import remember
 from vlmprep.mediafiles.sounds import container_sound_size, sound_size
 from vlmprep.mediafiles.videos import ClipLimits, check_frames, video_size
 from vlmprep.schema.conversation import Media
@@ -121,9 +122,9 @@ class MediaReader:
         with opened(medium, name) as (file, num_bytes):
             with opened_container(file, name) as container:
                 size = video_size(container, num_bytes, name, limits)
+            remember(file, size)
             if not with_sound:
                 return size
-            file.seek(0)
             with opened_container(file, name) as container:
                 sound = container_sound_size(container, num_bytes, name)
             return replace(size, audio=sound and self._checked(sound, name))
