@@ -51,7 +51,7 @@ def make(
 def test_images_of_every_shape_are_the_processors(backend: Loader, family_processor_dir: FamilyProcessorDir) -> None:
     family = make(family_processor_dir, backend)
     assert family._resizes_alone == (backend == "torchvision")
-    check_images(family, [*EDGE_SIZES, *random_sizes(2 if backend == "pil" else 8, most=700)])
+    check_images(family, [*EDGE_SIZES, *random_sizes(1 if backend == "pil" else 4, most=500)])
 
 
 def test_every_size_counts_as_the_processor_counts_it(family_processor_dir: FamilyProcessorDir) -> None:
@@ -81,7 +81,8 @@ def test_images_of_a_pack_join_to_what_the_processor_makes_of_all(family_process
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_all_kinds_of_media_together(backend: Loader, family_processor_dir: FamilyProcessorDir) -> None:
-    family = make(family_processor_dir, backend)
+    num_frames = 32 if backend == "torchvision" else 5
+    family = make(family_processor_dir, backend, options=(("num_frames", num_frames),))
     media = [
         an_image(family, 60, 90),
         a_clip(33, 48, 64, 12.0),
@@ -93,8 +94,8 @@ def test_all_kinds_of_media_together(backend: Loader, family_processor_dir: Fami
     ]
     counts, found = check_together(family, media)
     assert [count.num_visual_tokens > 0 for count in counts] == [True, True, False, True, False, True, False]
-    assert found["num_frames_per_video"].tolist() == [32, 32]
-    assert found["pixel_values_videos"].shape == (64, 630, 768)
+    assert found["num_frames_per_video"].tolist() == [num_frames] * 2
+    assert found["pixel_values_videos"].shape == (2 * num_frames, 630, 768)
     assert found["input_features"].shape[0] == 3
     assert not found["input_features_mask"].all()
 
@@ -166,6 +167,7 @@ def test_settings_of_the_processor_reach_counts_and_numbers(
 ) -> None:
     options = (
         ("max_soft_tokens", 140),
+        ("num_frames", 6),
         ("do_normalize", True),
         ("image_mean", (0.1, 0.2, 0.3)),
         ("image_std", (0.9, 0.7, 0.6)),
@@ -174,7 +176,8 @@ def test_settings_of_the_processor_reach_counts_and_numbers(
     family = make(family_processor_dir, backend, options=options)
     assert family.pixel_rules()["pixel_values"].most == 1_260
     check_images(family, [(60, 90), (300, 200), (1, 50)])
-    check_together(family, [an_image(family, 64, 64), a_clip(32, 40, 30, 8.0)])
+    counts, _ = check_together(family, [an_image(family, 64, 64), a_clip(9, 40, 30, 8.0)])
+    assert counts[1].inputs["num_frames_per_video"].tolist() == [6]
 
 
 def test_labels_are_those_of_marks_in_the_template(family_processor_dir: FamilyProcessorDir) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-from vlmprep.runtime.pixels import concatenate, restore
+from vlmprep.runtime.pixels import concatenate, restore, restore_all
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.members import COMPRESSIONS, Compression, decode_member, describe_member, encode_member
 
@@ -111,3 +111,23 @@ def test_a_mask_that_hides_nothing_is_stored_as_its_sides() -> None:
     sides = torch.tensor([[3, 5], [3, 5]])
     assert torch.equal(restore(sides, rule), torch.ones((1, 2, 3, 5), dtype=torch.int64))
     assert restore(sides[:0], rule).shape[:2] == (1, 0)
+
+
+@pytest.mark.parametrize("most", [None, 9])
+@pytest.mark.parametrize("counts", [[3, 1, 4], [[1, 3], [1, 1], [2, 2]]])
+def test_media_of_fewer_items_are_filled_up(counts: list[Any], most: int | None) -> None:
+    stored = torch.arange(16).view(8, 2)
+    rule = PixelRule(arithmetic="stored", layout="stored", per_medium="grid", most=most, fill=-1, drops=("grid",))
+    batch = restore_all({"positions": stored, "grid": torch.tensor(counts), "other": 5}, {"positions": rule})
+    assert batch.keys() == {"positions", "other"}
+    expected = torch.full((3, most or 4, 2), -1)
+    for medium, (start, stop) in enumerate([(0, 3), (3, 4), (4, 8)]):
+        expected[medium, : stop - start] = stored[start:stop]
+    assert torch.equal(batch["positions"], expected)
+    assert batch["positions"].dtype == torch.int64
+
+
+def test_media_of_as_many_items_as_all_are_only_grouped() -> None:
+    stored = torch.randn(6, 3)
+    rule = PixelRule(arithmetic="stored", layout="stored", per_medium="grid", most=3, fill=7)
+    assert torch.equal(restore(stored, rule, fields={"grid": torch.tensor([3, 3])}), stored.view(2, 3, 3))
