@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.families.chat_templates import KIMI_K25, QWEN3_VL, TEMPLATES
+from tests.families.chat_templates import KIMI_K25, QWEN3_VL, TEMPLATES, processor_with
 from tests.families.labelling import IMAGE, WEATHER, Labeller, call, labeller, said, talk
+from vlmprep.families.qwen_vl import Qwen3VL
 from vlmprep.schema.conversation import Message, Sample, ToolCall
 from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.media import ImageSize
+from vlmprep.sources.conversation import RowReader
+from vlmprep.sources.spec import SourceSpec
 
 TOOL_USERS = [
     "qwen2_5_tools",
@@ -302,6 +307,31 @@ def test_generation_marks_give_the_labels_that_are_found_without_them():
         assert encoded.input_ids.tolist() == plain.input_ids.tolist() == truth["input_ids"].tolist()
         assert encoded.is_label.tolist() == plain.is_label.tolist() == truth["assistant_masks"].astype(bool).tolist()
         assert plain.is_label.any()
+
+
+def test_a_row_with_calls_thoughts_and_images_is_what_the_processor_makes_of_it():
+    """From the row's bytes on, against the whole processor with a real picture."""
+    called = {"id": "functions.weather:0", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
+    spelled = {**called, "function": {"name": "weather", "arguments": json.dumps(ARGUMENTS, indent=1)}}
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]},
+        {"role": "assistant", "content": [], "reasoning_content": "hm", "tool_calls": [called]},
+        {"role": "tool", "content": [{"type": "text", "text": "sunny"}], "tool_call_id": "functions.weather:0"},
+        {"role": "assistant", "content": [{"type": "text", "text": "There."}], "reasoning_content": "ah"},
+    ]
+    row = [{**turns[0], "content": "<image>Where?"}, {**turns[1], "content": None, "tool_calls": [spelled]}, *turns[2:]]
+    record = {"messages": row, "tools": [WEATHER["function"]], "images": ["a.jpg"]}
+    reader = RowReader(spec=SourceSpec(name="s", path="/data/s.jsonl", media_dir="/data"))
+    processor = processor_with("qwen3_thinking")
+    family = Qwen3VL(processor)
+    counts = family.measure([ImageSize(height=70, width=90, num_bytes=1)])
+    tokens = family.encode(reader.sample(0, json.dumps(record).encode()), counts).expand()
+    turns[0]["content"][0]["image"] = np.zeros((3, 70, 90), dtype=np.uint8)
+    truth = processor.apply_chat_template(turns, tools=[WEATHER], tokenize=True, return_dict=True, return_tensors="np")
+    assert tokens.input_ids.tolist() == truth["input_ids"][0].tolist()
+    learned = family.decode(tokens.input_ids[tokens.is_label].tolist())
+    call_text = calls_of("qwen3_thinking", ARGUMENTS)
+    assert learned == f"hm\n</think>\n\n{call_text}<|im_end|>ah\n</think>\n\nThere.<|im_end|>"
 
 
 def test_marks_do_not_hide_what_a_template_loses():
