@@ -254,3 +254,9 @@ def test_a_config_that_merges_otherwise_stops_the_run(processor_dir):
     config.vision_config.spatial_merge_size = 3
     with pytest.raises(StopRun, match="merges 3 x 3 patches, the processor 2 x 2"):
         Qwen2VL(processor, config)
+
+
+def test_a_config_of_a_relative_stops_the_run(processor_dir):
+    processor = make_family(processor_dir, "qwen2_vl", "torchvision", SMALL).processor
+    with pytest.raises(StopRun, match="the model qwen2_5_vl, and the processor is packed for qwen2_vl"):
+        Qwen2VL(processor, CONFIG_MAPPING["qwen2_5_vl"]())

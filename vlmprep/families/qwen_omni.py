@@ -52,6 +52,7 @@ class Qwen3Omni(Qwen2VL):
 
     name: ClassVar[str] = "qwen3_omni_moe"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "video", "audio"})
+    model_parts: ClassVar[tuple[str, ...]] = ("qwen3_omni_moe_thinker",)
 
     def __init__(self, processor: Any, config: Any = None, *, keep_control_text: bool = False) -> None:
         super().__init__(processor, config, keep_control_text=keep_control_text)

@@ -38,6 +38,8 @@ class Qwen2VL(BaseFamily):
     name: ClassVar[str] = "qwen2_vl"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "video"})
     position_axes: ClassVar[int] = 3
+    model_parts: ClassVar[tuple[str, ...]] = ()
+    """model_types of configs of a part of the model, which say enough."""
 
     def __init__(self, processor: Any, config: Any = None, *, keep_control_text: bool = False) -> None:
         super().__init__(processor, keep_control_text=keep_control_text)
@@ -71,7 +73,7 @@ class Qwen2VL(BaseFamily):
         """Stop where the config is another model's.
 
         Raises:
-            StopRun: Its merge size is not the processor's.
+            StopRun: Its merge size is not the processor's, or its model is none of the family.
         """
         merge_size = getattr(self._vision_config(), "spatial_merge_size", None)
         for part in (self.processor.image_processor, self.processor.video_processor):
@@ -81,6 +83,11 @@ class Qwen2VL(BaseFamily):
                     f"the processor {part.merge_size} x {part.merge_size}",
                     "Give the config that belongs to the processor (--model-config).",
                 )
+        if self.config.model_type not in (self.name, *self.model_parts):
+            raise StopRun(
+                f"the config is of the model {self.config.model_type}, and the processor is packed for {self.name}",
+                "Give the config that belongs to the processor (--model-config).",
+            )
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         grid = self._images.grid(size.height, size.width)
