@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import FamilyProcessorDir
 from tests.families.processors import build_processor
@@ -16,6 +18,10 @@ from tests.families.tiled import (
     counted,
     make_tiled,
     random_sizes,
+    restored,
+    sampled,
+    tensors_of,
+    whole_clip,
 )
 from vlmprep.families.llava_onevision import LlavaOnevision
 from vlmprep.schema.errors import RefuseSample
@@ -59,16 +65,29 @@ def with_sampling(num_frames: int | None) -> LlavaOnevision:
     return LlavaOnevision(processor)
 
 
-def test_clips_of_a_fixed_length_are_the_processors_own() -> None:
-    family = with_sampling(4)
+@pytest.mark.parametrize("num_frames", [None, 4])
+def test_clips_are_the_processors_own(num_frames: int | None) -> None:
+    family = with_sampling(num_frames)
     image = ImageSize(height=200, width=90, num_bytes=1)
-    assert check_clips(family, [CLIP, image])["pixel_values_videos"].shape == (1, 4, 3, 56, 56)
-    joint = check_clips(family, [image, CLIP, replace(CLIP, num_frames=4, height=3), image])
-    assert joint["pixel_values_videos"].shape == (2, 4, 3, 56, 56)
+    frames = num_frames or 9
+    assert check_clips(family, [CLIP, image])["pixel_values_videos"].shape == (1, frames, 3, 56, 56)
+    joint = check_clips(family, [image, CLIP, replace(CLIP, height=3), image])
+    assert joint["pixel_values_videos"].shape == (2, frames, 3, 56, 56)
 
 
-@pytest.mark.parametrize(("num_frames", "message"), [(None, "set do_sample_frames"), (8, "must have the 8")])
-def test_clips_of_any_length_are_refused(num_frames: int | None, message: str) -> None:
-    with pytest.raises(RefuseSample, match=message) as refusal:
-        with_sampling(num_frames).measure([replace(CLIP, num_frames=4, frames_per_second=None)])
+def test_clips_of_several_lengths_join_as_a_list() -> None:
+    family, tensors = with_sampling(None), []
+    sizes = [CLIP, replace(CLIP, num_frames=4)]
+    for size in sizes:
+        tensors += tensors_of(family, [sampled(family, size, whole_clip(size))], family.measure([size]))
+    joint: Any = restored(family, tensors)
+    assert joint.keys() == {"pixel_values_videos"}
+    assert [tuple(clip.shape) for clip in joint["pixel_values_videos"]] == [(1, 9, 3, 56, 56), (1, 4, 3, 56, 56)]
+    for clip, own in zip(joint["pixel_values_videos"], tensors, strict=True):
+        assert torch.equal(clip, restored(family, [own])["pixel_values_videos"])
+
+
+def test_clips_of_several_lengths_in_one_sample_are_refused() -> None:
+    with pytest.raises(RefuseSample, match="clips of 4, 9 frames") as refusal:
+        with_sampling(None).measure([CLIP, replace(CLIP, num_frames=4)])
     assert refusal.value.code == "clip-length"

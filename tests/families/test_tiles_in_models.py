@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tests.conftest import FamilyProcessorDir
-from tests.families.processors import FamilyName
+from tests.families.processors import FamilyName, build_processor
 from tests.families.tiled import counted, make_tiled, noise, restored, sampled, tensors_of, whole_clip
 from tests.tiny_configs import CONFIGS, TinyTokens
 from vlmprep.families.base import BaseFamily
+from vlmprep.families.llava_onevision import LlavaOnevision
 from vlmprep.schema.media import ImageSize, VideoSize
 
 TOKENS = TinyTokens(
@@ -89,3 +91,30 @@ def test_a_pack_of_clips_gives_the_features_of_its_samples(
     found = features(get, restored(family, tensors))
     assert len(found) == num_placeholders
     torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-6)
+
+
+def test_clips_of_several_lengths_go_to_the_model_as_what_its_encoder_makes_of_each() -> None:
+    processor = build_processor("llava_onevision", small_tiles=True)
+    processor.video_processor.do_sample_frames = False
+    family = LlavaOnevision(processor)
+    model = tiny_model(family)
+    tensors, alone, ids, positions = [], [], [], []
+    for size in [CLIP, replace(CLIP, num_frames=4)]:
+        (count,) = counts = family.measure([size])
+        tensors += tensors_of(family, [sampled(family, size, whole_clip(size))], counts)
+        own = torch.tensor([[size.num_frames, 7, *[TOKENS.video] * count.num_visual_tokens, 8, 9]])
+        with torch.no_grad():
+            alone.append(model(input_ids=own, use_cache=False, **restored(family, tensors[-1:])).logits)
+        ids.append(own)
+        positions.append(torch.arange(own.shape[1])[None])
+    clips: Any = restored(family, tensors)["pixel_values_videos"]
+    assert isinstance(clips, list)
+    with torch.no_grad():
+        made = [model.model.get_video_features(clip, return_dict=True).pooler_output.flatten(0, 1) for clip in clips]
+        packed = model(
+            input_ids=torch.cat(ids, dim=1),
+            position_ids=torch.cat(positions, dim=1),
+            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=torch.cat(made)[None])},
+            use_cache=False,
+        ).logits
+    torch.testing.assert_close(packed, torch.cat(alone, dim=1), rtol=0, atol=1e-5)

@@ -24,13 +24,15 @@ __all__ = ["LlavaOnevision"]
 
 CROPS = "pixel_values_items"
 """Field that says how many crops each image has, the whole image included; readers need it, the model does not."""
+FRAMES = "pixel_values_videos_items"
+"""The same for the frames of clips."""
 
 
 class LlavaOnevision(TiledFamily):
     """LLaVA-OneVision in transformers' own form.
 
-    The model reads all clips of a pack from one tensor `[clips, frames, ...]`, so they must have as many frames: clips are
-    packed where the video processor samples a fixed number of them.
+    The model's encoder reads clips from one tensor `[clips, frames, ...]`, so clips of a pack that have not all as many frames
+    come back as a list; what the encoder makes of each goes to the model as `mm_encoder_outputs`.
 
     Args:
         processor: The model's own processor.
@@ -55,7 +57,6 @@ class LlavaOnevision(TiledFamily):
         self._speck = (
             torch.zeros((3, 8, 8), dtype=torch.uint8) if self.loader == "torchvision" else Image.new("RGB", (8, 8))
         )
-        self._num_frames = getattr(self._videos, "num_frames", None) if self._videos.do_sample_frames else None
 
     def _refuse_center_crop(self) -> None:
         for part in (self._images, self._videos):
@@ -74,8 +75,19 @@ class LlavaOnevision(TiledFamily):
             )
 
     def measure(self, sizes: Sequence[MediaSize]) -> list[MediaCount]:
-        """Count all media of one sample; its first image says how many it has (`batch_num_images`). See Family."""
+        """Count all media of one sample; its first image says how many it has (`batch_num_images`). See Family.
+
+        Raises:
+            RefuseSample: A medium is refused, or clips of several lengths, which the processor does not take together.
+        """
         counts = super().measure(sizes)
+        lengths = sorted({count.num_patches for count in counts if count.kind == "video"})
+        if len(lengths) > 1:
+            raise RefuseSample(
+                "clip-length",
+                f"clips of {', '.join(map(str, lengths))} frames in one sample, and the processor takes clips of one length: "
+                "set do_sample_frames and num_frames of the video processor",
+            )
         images = [at for at, count in enumerate(counts) if count.kind == "image"]
         for at in images:
             said = [len(images)] if at == images[0] else []
@@ -104,17 +116,9 @@ class LlavaOnevision(TiledFamily):
 
     def _video_inputs(self, size: VideoSize, num_alike: int) -> Expected:
         num_frames = len(sampled_frames(self._videos, clip_metadata(size)))
-        if num_frames != self._num_frames:
-            wanted = f"all clips must have the {self._num_frames} that the video processor samples"
-            if self._num_frames is None:
-                wanted = "set do_sample_frames and num_frames of the video processor"
-            raise RefuseSample(
-                "clip-length",
-                f"{num_frames} frames; the model reads all clips of a pack as one block of equal lengths: {wanted}",
-            )
         height, width = self._videos.size["height"], self._videos.size["width"]
         return Expected(
-            inputs={},
+            inputs={FRAMES: np.array([num_frames], dtype=np.int64)},
             num_patches=num_frames,
             stored_bytes=pixel_bytes(num_frames, height, width),
             hints={"pixel_values_videos": torch.empty((1, num_frames, 3, height, width), device="meta")},
@@ -125,13 +129,14 @@ class LlavaOnevision(TiledFamily):
 
         Returns:
             Of an image, `pixel_values` uint8 [crops, 3, side, side], how many crops they are, `image_sizes` [1, 2] and
-            `batch_num_images`; of a clip, `pixel_values_videos` uint8 [frames, 3, side, side].
+            `batch_num_images`; of a clip, `pixel_values_videos` uint8 [frames, 3, side, side] and how many they are.
 
         Raises:
             RefuseSample: The processor does not take it.
         """
         if isinstance(decoded, Clip):
-            return {"pixel_values_videos": levels_of(processed_clip(self._videos, decoded)["pixel_values_videos"][0])}
+            frames = levels_of(processed_clip(self._videos, decoded)["pixel_values_videos"][0])
+            return {"pixel_values_videos": frames, FRAMES: np.array([len(frames)], dtype=np.int64)}
         alone = count.num_alike == 1
         made = self._processed([[decoded]] if alone else [[decoded, self._speck]])
         pixels = levels_of(made["pixel_values"][0])
@@ -145,7 +150,7 @@ class LlavaOnevision(TiledFamily):
     def pixel_rules(self) -> dict[str, PixelRule]:
         """How stored levels become `[images, most crops, ...]`, zeros behind the shorter ones, and `[clips, frames, ...]`."""
         images = arithmetic_rule(self._images, self.loader, layout="images", per_medium=CROPS, drops=(CROPS,))
-        if self._num_frames is None:
-            return {"pixel_values": images}
-        clips = arithmetic_rule(self._videos, "torchvision", layout="images", per_medium=int(self._num_frames))
+        clips = arithmetic_rule(
+            self._videos, "torchvision", layout="images", per_medium=FRAMES, fill="none", drops=(FRAMES,)
+        )
         return {"pixel_values": images, "pixel_values_videos": clips}

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Clips", "canvas_of", "clips_of"]
+__all__ = ["Clips", "canvas_of", "clips_of", "media_of"]
 
 Clips: TypeAlias = "Tensor | list[Tensor]"
 """One clip, or several, which need not be of one size."""
@@ -45,6 +45,20 @@ def canvas_of(patches: Tensor, grids: Tensor) -> Tensor:
     for at, picture in enumerate(pictures):
         canvas[at, :, : picture.shape[2], : picture.shape[3]] = picture[0]
     return canvas
+
+
+def media_of(items: Tensor, sizes: list[int]) -> Clips:
+    """Media of so many items each, which nothing fills up.
+
+    Args:
+        items: [N, ...], those of several media one after the other.
+        sizes: How many each medium has.
+
+    Returns:
+        [media, items, ...] where all have as many, else a list of [1, items, ...].
+    """
+    media = [own.unsqueeze(0) for own in torch.split(items, sizes)]
+    return items.view(len(sizes), -1, *items.shape[1:]) if len(set(sizes)) == 1 else media
 
 
 def laid_together(patches: Tensor, grids: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmprep.runtime.clips import canvas_of, clips_of
+from vlmprep.runtime.clips import canvas_of, clips_of, media_of
 from vlmprep.runtime.overviews import with_overviews
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.memory import pooled_empty
@@ -40,6 +40,8 @@ def restore_all(
     }
     for field in [field for field in restored if rules[field].layout == "clips"]:
         restored[field] = clips_of(restored[field], batch[str(rules[field].per_medium)])
+    for field in [field for field in restored if rules[field].fill == "none"]:
+        restored[field] = media_of(restored[field], batch[str(rules[field].per_medium)].tolist())
     for field in present:
         for name in rules[field].drops:
             batch.pop(name, None)
@@ -64,8 +66,8 @@ def restore(
         fields: The pack's or batch's fields, where the rule names some.
 
     Returns:
-        Values of `dtype` (integers keep theirs) in the processor's shape; see PixelRule. Clips stay patches here, because
-        several of them are no tensor; `restore_all` lays them together.
+        Values of `dtype` (integers keep theirs) in the processor's shape; see PixelRule. Clips stay patches or
+        frames here, because several of them may be no tensor; `restore_all` lays them together.
     """
     beside = fields or {}
     if rule.overview is not None:  # it is made of float32, whatever is asked for
@@ -136,7 +138,7 @@ def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:
 
 def _grouped(values: Tensor, rule: PixelRule, fields: Mapping[str, Tensor]) -> Tensor:
     """[N, ...] to [media, items of the largest or `most`, ...], where the rule says so."""
-    if rule.per_medium is None or rule.layout == "clips":
+    if rule.per_medium is None or rule.layout == "clips" or rule.fill == "none":
         return values
     if rule.layout == "canvas":
         return canvas_of(values, fields[str(rule.per_medium)])
@@ -147,7 +149,7 @@ def _grouped(values: Tensor, rule: PixelRule, fields: Mapping[str, Tensor]) -> T
     most = max(sizes, default=0) if rule.most is None else rule.most
     if all(size == most for size in sizes):
         return values.view(len(sizes), most, *values.shape[1:])
-    fill = 0 if rule.fill == "last" else rule.fill
+    fill = rule.fill if isinstance(rule.fill, int) else 0
     grouped = values.new_full((len(sizes), most, *values.shape[1:]), fill)
     for medium, items in enumerate(torch.split(values, sizes)):
         grouped[medium, : len(items)] = items

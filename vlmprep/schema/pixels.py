@@ -55,8 +55,9 @@ class PixelRule:
     `[media, most, ...]`. None: items are not grouped."""
     most: int | None = None
     """What every medium is filled up to where `per_medium` names a field; None: the items of the largest."""
-    fill: int | Literal["last"] = 0
-    """What stands behind the items of a shorter medium; `last` is its own last item, again and again."""
+    fill: int | Literal["last", "none"] = 0
+    """What stands behind the items of a shorter medium; `last` is its own last item, again and again; `none` is nothing, and
+    media that have not all as many items are a list of `[1, items, ...]`."""
     items_last: bool = False
     """Whether a medium's items stand along its last axis, `[media, ..., most]`, as the frames of a sound often do."""
     lead: bool = False
