@@ -238,3 +238,22 @@ def test_why_clips_are_not_packed_is_known():
     family = GeneralFamily(build_processor("internvl"))
     assert family.kinds == {"image"}
     assert "pixel_values_videos" in family.unpacked["video"]
+
+
+def test_tokens_that_depend_on_pixels_are_refused_when_tried_and_when_packed(monkeypatch):
+    late = general_family(build_other("ovis2"))
+    (count,) = late.measure([ImageSize(height=150, width=60, num_bytes=1)])
+    own = late.processor.image_processor.preprocess
+
+    def more_tokens_for_dark_images(images: Any, **given: Any) -> Any:
+        made = own(images, **given)
+        if made["pixel_values"].float().mean() < -0.2:
+            made["grids"] = made["grids"] + 1
+        return made
+
+    monkeypatch.setattr(late.processor.image_processor, "preprocess", more_tokens_for_dark_images)
+    with pytest.raises(StopRun, match="depends on the pixels"):
+        general_family(late.processor)
+    dark = noise(150, 60) // 8
+    with pytest.raises(RefuseSample, match="depends on its pixels"):
+        late.tensors(dark, count)

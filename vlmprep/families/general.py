@@ -102,11 +102,11 @@ class GeneralFamily(BaseFamily):
             fields = find_fields(
                 lambda m, way: self._media.run("image", m, way), media, others, self.processor.image_processor
             )
+            self._media.try_blanks("image", media)
         except UnreadableRun as problem:
             raise self._unpackable(problem) from problem
         except Exception as error:  # whatever a processor stumbles over on plain images
             raise self._unpackable(UnreadableRun(f"it fails on noise: {first_line(error)}")) from error
-        self._media.try_blanks("image", media)
         return fields
 
     def _try_videos(self) -> None:
@@ -118,6 +118,7 @@ class GeneralFamily(BaseFamily):
                 lambda m, way: self._media.run("video", m, way), media, noise_clips(part, seed=1), part
             )
             self._media.refuse_other_frames(media, noise_clips(part, seed=0, sampled=False))
+            self._media.try_blanks("video", media)
         except UnreadableRun as problem:
             self.unpacked["video"] = str(problem)
             return
@@ -131,7 +132,6 @@ class GeneralFamily(BaseFamily):
             return
         self._fields["video"] = fields
         self.kinds = self.kinds | {"video"}
-        self._media.try_blanks("video", media)
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         return self._expected("image", self._media.blank_image(size.height, size.width), size, num_alike)
@@ -229,7 +229,8 @@ class GeneralFamily(BaseFamily):
         """
         kind = count.kind
         try:
-            whole = self._stored(kind, self._media.run(kind, [decoded]))
+            made = self._media.run(kind, [decoded])
+            whole = self._stored(kind, made)
             levels = self._stored(kind, self._media.run(kind, [decoded], "levels")) if self._has_levels(kind) else {}
         except RefuseSample:
             raise
@@ -237,6 +238,8 @@ class GeneralFamily(BaseFamily):
             raise RefuseSample(
                 "media-shape", f"the processor does not take this {kind}: {first_line(error)}"
             ) from error
+        if self._encoder.shorten(made.replacements[0]) != (count.replacement, count.run_lengths):
+            raise RefuseSample("depends-on-pixels", f"what the processor writes for this {kind} depends on its pixels")
         return {name: self._array(kind, name, tensor, levels.get(name)) for name, tensor in whole.items()}
 
     def _has_levels(self, kind: MediaKind) -> bool:

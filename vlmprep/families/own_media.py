@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlmprep.families.clips import Clip
 from vlmprep.families.own_run import OwnRun, UnreadableRun, Way, run_processor
-from vlmprep.families.trial import same_from_sizes
+from vlmprep.families.trial import same_from_sizes, shapes_of
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.media import Loader
 
@@ -82,17 +82,23 @@ class OwnMedia:
         Args:
             kind: Of the media.
             media: Decoded ones.
+
+        Raises:
+            UnreadableRun: What stands for a medium depends on its pixels, so sizes do not tell it.
         """
+        real = self.run(kind, media)
         self._devices[kind] = META
         try:
-            blanks = [self.blank(medium) for medium in media]
-            agrees = same_from_sizes(self.run(kind, media), self.run(kind, blanks))
+            if same_from_sizes(real, self.run(kind, [self.blank(medium) for medium in media])):
+                return
         except Exception:  # noqa: BLE001 - whatever code does that looks at pixels which are not there
-            agrees = False
-        if not agrees:
-            self._devices[kind] = BLACK
-            LOG.warning(
-                "%s looks at pixels to count %ss: each size is counted by a full run on black ones, which is slow",
-                type(self.processor).__name__,
-                kind,
-            )
+            pass
+        self._devices[kind] = BLACK
+        black = self.run(kind, [self.blank(medium) for medium in media])
+        if real.replacements != black.replacements or shapes_of(real) != shapes_of(black):
+            raise UnreadableRun(f"what it makes of a {kind} of one size depends on the pixels")
+        LOG.warning(
+            "%s looks at pixels to count %ss: each size is counted by a full run on black ones, which is slow",
+            type(self.processor).__name__,
+            kind,
+        )

@@ -13,7 +13,7 @@ from vlmprep.families.joins import Join, find_join, join_rule, unjoined
 from vlmprep.families.own_run import OwnRun, UnreadableRun, Way
 from vlmprep.schema.pixels import PixelRule
 
-__all__ = ["Field", "Runner", "find_fields", "same_from_sizes"]
+__all__ = ["Field", "Runner", "find_fields", "same_from_sizes", "shapes_of"]
 
 Runner = Callable[[Sequence[Any], Way], OwnRun]
 """Runs the processor over some media of one kind."""
