@@ -114,6 +114,22 @@ def test_the_end_of_turn_may_be_the_padding_token(side: str):
     assert runs(made_by, *rows, ids=ids) == [["A<|im_end|>"], ["A long answer<|im_end|>"]]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_only_marker_may_be_the_padding_token(side: str):
+    """Then padding has to be told from a text's own first and last tokens, or nothing is left to go by."""
+    made_by: Any = build_processor("idefics3", small_tiles=True)
+    end = "<end_of_utterance>"
+    made_by.tokenizer.pad_token = end
+    made_by.chat_template = f"{{{{- '{end}' -}}}}" + made_by.chat_template.replace("{{- '\\n' -}}", "")
+    rows = [
+        plain(("user", [IMAGE]), ("assistant", "A")),
+        plain(("user", [IMAGE]), ("assistant", "Another"), ("user", "Q")),
+    ]
+    ids = tokens(made_by, rows, padding_side=side)
+    assert (ids[0] == made_by.tokenizer.pad_token_id).sum() > 5
+    assert runs(made_by, *rows, ids=ids) == [[" A" + end], [" Another" + end]]
+
+
 @pytest.mark.parametrize("name", FAMILY_NAMES)
 def test_the_assistant_may_speak_first_and_twice(name: FamilyName):
     rows = plain(
