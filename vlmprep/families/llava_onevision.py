@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -100,9 +101,7 @@ class LlavaOnevision(TiledFamily):
         num_crops = 1
         if num_alike == 1:
             height, width = select_best_resolution(size.shape, self._images.image_grid_pinpoints)
-            num_crops += -(-height // side_height) * -(
-                -width // side_height
-            )  # square crops, as the image processor cuts
+            num_crops += math.ceil(height / side_height) * math.ceil(width / side_height)  # it cuts squares
         one_crop = torch.empty((3, side_height, side_width), device="meta")
         return Expected(
             inputs={
