@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import ProcessorDir
+from tests.families.processors import build_processor as build_family_processor
 from vlmprep.families import loading
 from vlmprep.families.fingerprint import fingerprint
+from vlmprep.families.internvl import InternVL
 from vlmprep.families.loading import load_family
+from vlmprep.families.phi4_multimodal import Phi4Multimodal
 from vlmprep.schema.family import FamilySettings
 
 
@@ -142,3 +145,21 @@ def test_versions_of_what_decodes_and_counts_are_held(folder):
     versions = fingerprint_of(folder)["versions"]
     assert {"transformers", "tokenizers", "torch", "torchvision", "pillow"} <= set(versions)
     assert all(versions.values())
+
+
+def test_what_a_processor_knows_beside_its_parts_counts():
+    """How many tokens an image has, for one, is a setting of InternVL's processor itself."""
+    internvl = InternVL(build_family_processor("internvl"))
+    before = fingerprint(internvl, FamilySettings(processor="there"))
+    internvl.processor.image_seq_length = 64
+    after = fingerprint(internvl, FamilySettings(processor="there"))
+    assert before["processor"] == {"image_seq_length": 256}
+    assert {name for name in before if before[name] != after[name]} == {"processor"}
+
+
+def test_what_hears_counts():
+    phi4 = Phi4Multimodal(build_family_processor("phi4_multimodal"))
+    before = fingerprint(phi4, FamilySettings(processor="there"))
+    phi4.processor.audio_processor.hop_length = 80
+    after = fingerprint(phi4, FamilySettings(processor="there"))
+    assert {name for name in before if before[name] != after[name]} == {"audio_processor"}

@@ -15,6 +15,8 @@ __all__ = ["fingerprint"]
 
 VERSIONED = ("transformers", "tokenizers", "torch", "torchvision", "torchcodec", "pillow", "av", "soundfile", "soxr")
 """Libraries whose versions may move a count, a pixel or a sample; transformers decodes images with torchcodec if it is there."""
+PARTS = ("image_processor", "video_processor", "feature_extractor", "audio_processor")
+"""What a processor calls those that work on media."""
 PLACES = frozenset({"_name_or_path", "name_or_path", "_processor_class", "transformers_version"})
 """Entries of a processor's config that say where it came from, not what it does."""
 
@@ -36,9 +38,11 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
         "control_text": settings.control_text,
         "thinking_prefix": settings.thinking_prefix,
     }
-    for name in ("image_processor", "video_processor", "feature_extractor"):
+    for name in PARTS:
         if (part := getattr(processor, name, None)) is not None:
             parts[name] = {"class": type(part).__name__, **settings_of(part)}
+    if own := own_settings(processor):
+        parts["processor"] = own
     if code := own_code(processor):
         parts["own_code"] = code
     if (calls := getattr(family, "call_settings", None)) is not None:
@@ -52,14 +56,19 @@ def fingerprint(family: Any, settings: FamilySettings) -> dict[str, Any]:
 
 def own_code(processor: Any) -> dict[str, str]:
     """Digests of the source of a processor's parts that come with the model, not with transformers, by class."""
-    names = ("image_processor", "video_processor", "feature_extractor", "tokenizer")
-    parts = [processor, *(getattr(processor, name, None) for name in names)]
+    parts = [processor, *(getattr(processor, name, None) for name in (*PARTS, "tokenizer"))]
     classes = [type(part) for part in parts if part is not None]
     return {
         made.__name__: digest(inspect.getsource(sys.modules[made.__module__]))
         for made in classes
         if made.__module__.partition(".")[0] != "transformers"
     }
+
+
+def own_settings(processor: Any) -> dict[str, Any]:
+    """What a processor knows beside its parts, such as how many tokens an image has, as JSON."""
+    apart = {*PARTS, "tokenizer", "chat_template", "processor_class", "auto_map"}
+    return {name: value for name, value in settings_of(processor).items() if name not in apart}
 
 
 def version_of(name: str) -> str | None:
