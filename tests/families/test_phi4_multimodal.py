@@ -203,11 +203,15 @@ def test_settings_that_the_overview_rests_on_are_checked():
         Phi4Multimodal(processor)
 
 
-def test_the_fake_image_has_one_tile():
-    encoded, count, pixels = small().fake_image()
-    made = small().tensors(pixels, count)
-    assert made["image_pixel_values"].shape == (1, 3, 112, 112)
-    assert encoded.num_tokens == count.num_visual_tokens + 1
+def test_the_fake_image_is_the_smallest_of_one_tile():
+    family = Phi4Multimodal(build_processor("phi4_multimodal"))
+    encoded, count, pixels = family.fake_image()
+    made = family.tensors(pixels, count)
+    assert made["image_pixel_values"].shape == (1, 3, 448, 448)
+    assert encoded.num_tokens == count.num_visual_tokens + 1 == 291
+    sizes = [(10, 448), (448, 10), (56, 56), (448, 448), (1, 40), (40, 1), (20, 900), (900, 20)]
+    counts = family.measure([ImageSize(height=height, width=width, num_bytes=1) for height, width in sizes])
+    assert min(found.num_visual_tokens for found in counts) == count.num_visual_tokens
 
 
 def test_the_shift_leaves_the_fake_image_all_its_placeholders():

@@ -20,6 +20,8 @@ from vlmprep.schema.pixels import PixelRule
 __all__ = ["Phi4Multimodal"]
 
 BICUBIC = 3
+LEAST_HEIGHT = 10
+"""Pixels that an image must keep in a tile; such a strip, which shows one row of a tile, takes the fewest tokens: 290."""
 OVERVIEW_TOKENS = 256 + 1 + 16
 """Of the overview, of what parts it from the tiles, and of its rows' ends; constants of the processor's code."""
 
@@ -49,6 +51,7 @@ class Phi4Multimodal(BaseFamily):
         self._check_settings()
         self._side = int(self._images.size["height"])
         self._mask_side = self._side // self._images.patch_size
+        self.fake_image_size = (LEAST_HEIGHT, self._side)
 
     def _check_settings(self) -> None:
         require(self._images, "image", "do_rescale", "do_normalize")
