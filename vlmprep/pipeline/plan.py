@@ -179,7 +179,7 @@ def _select(
     """Ledger numbers of the samples to pack, and of those that are too long."""
     usable = pc.equal(table["status"], OK).to_numpy(zero_copy_only=False) & _within_ratio(ledger, table.num_rows)
     length = _column(table, "num_tokens") - 1
-    room = settings.pack_size - np.where(_column(table, "num_images") > 0, 0, fake_tokens)
+    room = settings.pack_size - np.where(_column(table, "num_visual_tokens") > 0, 0, fake_tokens)
     fits = length <= room
     refused = [
         Overlong(
