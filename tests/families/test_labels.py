@@ -311,7 +311,7 @@ def test_any_conversation_is_what_the_processor_makes_of_it_or_is_refused(proces
     end_of_turn = family.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     compared = 0
 
-    @settings(max_examples=400, derandomize=True)
+    @settings(max_examples=250, derandomize=True)
     @given(turns=TURNS, answer=TEXTS)
     def check(turns, answer):
         nonlocal compared
@@ -333,7 +333,7 @@ def test_any_conversation_is_what_the_processor_makes_of_it_or_is_refused(proces
         compared += 1
 
     check()
-    assert compared > 200
+    assert compared > 120
 
 
 def scanned_turns(family: Any, ids: np.ndarray) -> np.ndarray:

@@ -168,6 +168,41 @@ def test_an_assistant_with_a_name():
     assert under.outcome(talk(*turns, thinking)) == "unlocatable-turns"
 
 
+@pytest.mark.parametrize("blank", ["\n\n", "", "\n"])
+def test_thoughts_and_words_that_are_nothing_but_white_space(blank):
+    """Templates ask whether there is a thought, or a word beside a call: what they then write is not what they write of one."""
+    reply = said("tool", "x")
+    inside = f"<think>{blank}</think>\n\n"
+    calling = said("assistant", inside, tool_calls=(call(city="Bern"),))
+    under = labeller("qwen3")
+    sample = talk(said("user", "Q"), calling, reply, said("assistant", inside + "A"))
+    text = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>' + END
+    runs = under.runs(sample)
+    assert runs[0] == text
+    assert runs[1] in ("A" + END, "<think>\n\n</think>\n\nA" + END)
+    assert under.encode(sample).input_ids.tolist() == under.truth(sample)["input_ids"].tolist()
+    apart = talk(said("user", "Q"), said("assistant", "A", reasoning=blank), said("assistant", "B", reasoning=blank))
+    assert labeller("qwen3_5").runs(apart)[1].endswith("B" + END)
+    spaced = talk(said("user", "Q"), said("assistant", blank, tool_calls=(call(city="Bern"),)))
+    (run,) = labeller("qwen3_5").runs(spaced)
+    assert run.startswith("<tool_call>\n<function=weather>")
+    assert (
+        labeller("qwen3_5").encode(spaced).input_ids.tolist() == labeller("qwen3_5").truth(spaced)["input_ids"].tolist()
+    )
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_thinking", "qwen3_5", "step3_7", "qwen3_vl", "qwen2_5_tools"])
+def test_a_thought_in_the_content_before_a_call(name):
+    turns = [said("assistant", "<think>\nR\n</think>\n\n", tool_calls=(call(city="Bern"),)), said("tool", "x")]
+    sample = talk(said("user", "Q"), *turns, said("assistant", "A"))
+    under = labeller(name)
+    runs = under.runs(sample)
+    assert len(runs) == 2
+    assert runs[0].startswith(THINKERS.get(name, "<think>\n") + "R\n</think>\n\n")
+    assert runs[0].endswith("</tool_call>" + END)
+    assert under.encode(sample).input_ids.tolist() == under.truth(sample)["input_ids"].tolist()
+
+
 def test_a_template_without_a_generation_prompt():
     """Then a turn begins where one without a thought would."""
     silent = QWEN3.replace("add_generation_prompt", "false")

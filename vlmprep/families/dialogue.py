@@ -56,7 +56,14 @@ class Dialogue:
     @property
     def is_plain(self) -> bool:
         """Nothing but texts and media in turns: its layout depends on its shape alone."""
-        return not self.tools and not any(m.tool_calls or m.name or m.call_id for m in self.messages)
+        return not self.tools and not any(message.tool_calls or message.call_id for message in self.messages)
+
+    def without_blanks(self) -> Dialogue:
+        """The same without thoughts, and texts beside calls, that are nothing but white space.
+
+        A thought in the content of a message that says nothing else and calls is given apart.
+        """
+        return dataclasses.replace(self, messages=tuple(map(without_blanks, self.messages)))
 
 
 class Slot(NamedTuple):
@@ -83,6 +90,27 @@ def slots_of(messages: tuple[Message, ...]) -> list[Slot]:
                 slots += [Slot(at, text, is_reasoning=True) for text in texts[:-1]]
                 slots.append(Slot(at, texts[-1]))
     return slots
+
+
+def without_blanks(message: Message) -> Message:
+    """See `Dialogue.without_blanks`."""
+    if message.role != "assistant":
+        return message
+    reasoning = message.reasoning if message.reasoning and message.reasoning.strip() else None
+    parts: list[Part] = []
+    for part, may_think in own_parts(message):
+        if isinstance(part, Media):
+            parts.append(part)
+            continue
+        texts = pieces_of(part.text, may_think)[1]
+        said = part.text
+        if len(texts) > 1 and not texts[0].strip():
+            said = texts[-1].lstrip()
+        elif len(texts) > 1 and message.tool_calls and not texts[-1].strip() and reasoning is None:
+            reasoning, said = texts[0].strip("\n"), ""
+        if said.strip() or not message.tool_calls:
+            parts.append(Text(text=said))
+    return dataclasses.replace(message, parts=tuple(parts), reasoning=reasoning)
 
 
 def media_gaps(message: Message) -> list[bool]:

@@ -61,6 +61,11 @@ class Layout:
     num_control_tokens: int
     """In the literals."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Every text that must stand does, once, and in the conversation's order."""
+        return self.complete and all(a < b for a, b in zip(self.order, self.order[1:], strict=False))
+
     def checked(self, messages: tuple[Message, ...], *, in_order: bool = True) -> Layout:
         """This layout, where nothing is left out, and where its literals mean something.
 
@@ -71,7 +76,7 @@ class Layout:
         Raises:
             RefuseSample: They do not.
         """
-        if not self.complete or (in_order and any(a >= b for a, b in zip(self.order, self.order[1:], strict=False))):
+        if not self.complete or (in_order and not self.is_sound):
             raise RefuseSample(
                 "unlocatable-turns",
                 "the chat template leaves out, repeats or reorders text of a conversation with the turns "

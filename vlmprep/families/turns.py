@@ -80,20 +80,14 @@ class TurnFinder:
         dialogue = Dialogue.of(sample)
         slots = slots_of(messages)
         refuse_empty_answers(messages, slots, (slot.text for slot in slots))
-        layout = self._layout(dialogue).checked(messages, in_order=self._bounds is not None)
-        if self._bounds is None:
-            self._calls(dialogue, layout)
-            text, marks = self._template.render_marked(dialogue, plain_text=layout.plain_text)
-            spans = marked_spans(messages, marks)
-        else:
+        layout = self._layout(dialogue)
+        if self._bounds is not None:
             text = self._template.render(dialogue, plain_text=layout.plain_text)
-            spans = self._located_spans(dialogue, slots, text, layout, self._bounds)
-        return Rendered(
-            text=text,
-            label_spans=spans,
-            num_control_tokens=layout.num_control_tokens,
-            num_left_out_characters=sum(len(slots[number].text) for number in layout.left_out),
-        )
+            return self._located(dialogue, slots, layout, text, self._bounds)
+        layout.checked(messages, in_order=False)
+        self._calls(dialogue, layout)
+        text, marks = self._template.render_marked(dialogue, plain_text=layout.plain_text)
+        return rendered_as(text, marked_spans(messages, marks), layout, slots)
 
     def image_literal(self) -> str:
         """What the template writes for an image between two texts of a user.
@@ -107,11 +101,16 @@ class TurnFinder:
         except RefuseSample as refusal:
             raise StopRun(f"the chat template has no place for an image: {refusal.reason}") from refusal
 
-    def _located_spans(
-        self, dialogue: Dialogue, slots: list[Slot], rendered: str, layout: Layout, bounds: TurnBounds
-    ) -> tuple[Span, ...]:
-        texts = layout.texts_of(slots)
-        if layout.around(texts) != rendered:
+    def _located(
+        self, dialogue: Dialogue, slots: list[Slot], layout: Layout, rendered: str, bounds: TurnBounds
+    ) -> Rendered:
+        """The spans of a rendered conversation, by the layout of `dialogue`, which may be the same less its blanks."""
+        texts = layout.texts_of(slots) if layout.is_sound else []
+        if not layout.is_sound or layout.around(texts) != rendered:
+            bare = dialogue.without_blanks()  # templates ask whether there is a thought, and words beside a call
+            if bare != dialogue:
+                return self._located(bare, slots_of(bare.messages), self._layout(bare), rendered, bounds)
+            layout.checked(dialogue.messages)
             raise RefuseSample(
                 "unlocatable-turns",
                 "the chat template changes the text of this conversation, so its turns cannot be located; "
@@ -119,7 +118,8 @@ class TurnFinder:
             )
         refuse_empty_answers(dialogue.messages, [slots[number] for number in layout.order], texts)
         calls = self._calls(dialogue, layout, bounds.ends)
-        return spans_of_answers(dialogue, slots, texts, layout, calls, bounds)
+        spans = spans_of_answers(dialogue, slots, texts, layout, calls, bounds)
+        return rendered_as(rendered, spans, layout, slots)
 
     def _layout(self, dialogue: Dialogue) -> Layout:
         if not dialogue.is_plain:  # what stands in calls, tools and names is in the literals
@@ -143,6 +143,16 @@ class TurnFinder:
 
     def _plainly(self, dialogue: Dialogue, plain_text: bool) -> str:
         return self._template.render(dialogue, plain_text=plain_text)
+
+
+def rendered_as(text: str, spans: tuple[Span, ...], layout: Layout, slots: list[Slot]) -> Rendered:
+    """A rendered conversation with what its layout says of it."""
+    return Rendered(
+        text=text,
+        label_spans=spans,
+        num_control_tokens=layout.num_control_tokens,
+        num_left_out_characters=sum(len(slots[number].text) for number in layout.left_out),
+    )
 
 
 def marked_spans(messages: tuple[Message, ...], marks: list[Span]) -> tuple[Span, ...]:
