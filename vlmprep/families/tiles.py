@@ -42,18 +42,17 @@ class TiledFamily(BaseFamily):
         self._image_options = own_options(processor)
         require(self._images, "image", *self.needs)
 
-    def _processed(self, decoded: Any, **options: Any) -> dict[str, Any]:
+    def _processed(self, decoded: Any) -> dict[str, Any]:
         """What the image processor makes of images, less its arithmetic, with the options that the processor gives it.
 
         Args:
             decoded: An image, or images in the nesting that the image processor takes.
-            options: Further options of the image processor.
 
         Raises:
             RefuseSample: It does not take an image of this shape.
         """
         try:
-            return dict(self._images(decoded, **self._image_options, **PLAIN, **options, return_tensors="pt"))
+            return dict(self._images(decoded, **self._image_options, **PLAIN, return_tensors="pt"))
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise RefuseSample("image-shape", f"the image does not fit the processor: {first_line(error)}") from error
 
