@@ -21,9 +21,12 @@ import transformers
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tests.families.processors import FAMILY_NAMES, FamilyName, build_processor  # noqa: E402
 from tests.leaks import MEDIA, RECURRENT, Setup, kernels, run, worst_difference  # noqa: E402
 from tests.models import FAMILIES, AnyFamily  # noqa: E402
 from tests.traps import TRAPS, Trap, spring  # noqa: E402
+from vlmprep.families.loading import load_family  # noqa: E402
+from vlmprep.schema.family import FamilySettings  # noqa: E402
 
 PAGE = ROOT / "docs" / "leaks.md"
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
@@ -77,6 +80,13 @@ def lines(work: Path) -> Iterator[str]:
             values = [measured(family, collate, "sdpa", media, work) for collate in ("hf", "documents")]
             yield f"| {name_of(family)} | {media} | {' | '.join(values)} |"
     yield ""
+    yield "**Fake image**: tokens that it takes in a pack without pictures, with each family's processor at its class's sizes."
+    yield ""
+    yield "| processor | image, height x width | tokens |"
+    yield "| --- | --- | --- |"
+    for name in FAMILY_NAMES:
+        yield fake_image_of(name, work)
+    yield ""
     yield "**Traps**: max |dlogit| of the same packs with one thing changed; without the change they are those above."
     yield ""
     yield f"| family | backend | {' | '.join(trap.name for trap in TRAPS)} |"
@@ -85,6 +95,15 @@ def lines(work: Path) -> Iterator[str]:
         for backend in BACKENDS:
             values = [sprung(trap, family, backend, work) for trap in TRAPS]
             yield f"| {name_of(family)} | {backend} | {' | '.join(values)} |"
+
+
+def fake_image_of(name: FamilyName, work: Path) -> str:
+    """One row: what a family's fake image costs."""
+    folder = fresh(work)
+    build_processor(name).save_pretrained(folder)
+    family = load_family(FamilySettings(processor=str(folder)))
+    height, width = family.fake_image_size
+    return f"| {name} | {height} x {width} | {family.fake_image()[0].num_tokens - 1} |"
 
 
 def sprung(trap: Trap, family: AnyFamily, backend: str, work: Path) -> str:

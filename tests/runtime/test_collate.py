@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from tests.packsets import text_pack
-from vlmprep.runtime.collate import Pack, hf, neat
+from vlmprep.runtime.collate import Pack, documents, hf, neat
+from vlmprep.runtime.forms import ModelForm, form_of
 
 
 def pack(pack_id: int, lengths: tuple[int, ...], images: int = 0, axes: int = 1) -> Pack:
@@ -106,3 +108,59 @@ def test_hf_refuses_rows_that_flash_attention_would_mix() -> None:
     hf(packs[:1], attn_implementation="flash_attention_2")
     with pytest.raises(ValueError, match="packs_per_rank=1"):
         hf(packs, attn_implementation="flash_attention_2")
+
+
+def test_documents_become_rows_of_their_own() -> None:
+    fake_last = {**pack(0, (3, 2, 2), images=1), "attention_mask": torch.tensor([1, 1, 1, 2, 2, 0, 0])}
+    batch = documents([fake_last, pack(1, (2,), images=2)], padding_idx=9)
+    assert batch["input_ids"].tolist() == [[0, 1001, 1002], [1003, 1004, 9], [1005, 1006, 9], [1, 2001, 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2]] * 4, "nothing looks packed"
+    assert batch["labels"][1].tolist() == [1004, -100, -100]
+    assert batch["shift_labels"] is batch["labels"]
+    assert "attention_mask" not in batch
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [0] * 4 + [1] * 8
+    with pytest.raises(ValueError, match="3 tokens does not fit into max_length=2"):
+        documents([fake_last], max_length=2)
+
+
+def test_documents_hide_what_packs_hide_inside_them() -> None:
+    hole = {**pack(0, (4, 2)), "attention_mask": torch.tensor([1, 0, 0, 1, 2, 2])}
+    assert documents([hole])["attention_mask"].tolist() == [[1, 0, 0, 1], [1, 1, 1, 1]]
+
+
+def test_four_axes_go_on_through_the_padding_of_a_document() -> None:
+    batch = documents([pack(0, (3, 2), axes=3)])
+    assert batch["position_ids"][:, 1].tolist() == [[0, 1, 2], [0, 1, 2], [0, 2, 2], [0, 3, 2]]
+
+
+def test_layers_with_a_state_are_told_where_sequences_begin() -> None:
+    state = ModelForm(family="qwen3_5", recurrent=True)
+    batch = hf([pack(0, (3, 2))], max_length=7, form=state)
+    assert batch["seq_idx"].tolist() == [[0, 0, 0, 1, 1, 2, 2]]
+    assert batch["cu_seq_lens_q"].tolist() == batch["cu_seq_lens_k"].tolist() == [0, 3, 5, 7]
+    assert batch["max_length_q"] == batch["max_length_k"] == 3
+    assert {batch[name].dtype for name in ("seq_idx", "cu_seq_lens_q")} == {torch.int32}
+    with pytest.raises(ValueError, match="one pack per rank and step"):
+        hf([pack(0, (3, 2)), pack(1, (2,))], form=state)
+
+
+def test_a_forward_gets_no_token_types_that_it_does_not_take() -> None:
+    packs = [pack(0, (3, 2))]
+    for collate in (neat, hf, documents):
+        assert "mm_token_type_ids" in collate(packs)
+        assert "mm_token_type_ids" not in collate(packs, form=form_of("internvl"))
+
+
+def test_a_config_says_what_layers_look_at() -> None:
+    text = SimpleNamespace(
+        layer_types=["sliding_attention", "full_attention"], sliding_window=64, use_bidirectional_attention="vision"
+    )
+    form = form_of("gemma4", SimpleNamespace(text_config=text))
+    assert (form.layers, form.window, form.image_blocks) == (("full_attention", "sliding_attention"), 64, True)
+    assert form.open_question is None
+    assert form_of("gemma4").open_question is not None
+    linear = SimpleNamespace(layer_types=["linear_attention", "full_attention"])
+    assert form_of("one that nobody knows", linear).recurrent
+    text.use_bidirectional_attention = "all"
+    with pytest.raises(ValueError, match="use_bidirectional_attention='all'"):
+        form_of("gemma4", SimpleNamespace(text_config=text))
