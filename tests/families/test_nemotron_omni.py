@@ -12,7 +12,7 @@ import torch
 
 from tests.conftest import FamilyProcessorDir
 from tests.families.mixed import a_sound, medium
-from tests.families.processors import build_processor
+from tests.families.processors import build_processor, build_tokenizer
 from tests.families.tiled import EDGE_SIZES, noise, random_sizes
 from tests.families.truth import sample_of
 from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
@@ -220,3 +220,24 @@ def test_the_fake_image_is_an_image_like_others():
     made = small().tensors(pixels, count)
     assert len(made["pixel_values"]) == count.num_patches >= 16
     assert encoded.num_tokens == count.num_visual_tokens + 2
+
+
+def test_a_tokenizer_need_not_know_what_stands_for_a_clip():
+    processor = build_processor("nemotron_omni")
+    tokens = {
+        "image_token": "<image>",
+        "audio_token": "<so_embedding>",
+        "sound_start": "<so_start>",
+        "sound_end": "<so_end>",
+        "image_start_token": "<img>",
+        "image_end_token": "</img>",
+        "start": "<|im_start|>",
+        "end_of_turn": "<|im_end|>",
+    }
+    words = build_tokenizer(processor.chat_template, **tokens)
+    images, videos, sounds = processor.image_processor, processor.video_processor, processor.feature_extractor
+    images.min_num_patches, videos.video_target_num_patches = 16, 30
+    family = NemotronOmni(type(processor)(images, videos, words, sounds, chat_template=processor.chat_template))
+    assert family.processor.video_token_id is None
+    assert_equal(family, [a_clip(family, 5, 60, 40)])
+    assert_equal(family, [noise("torchvision", 60, 40)])

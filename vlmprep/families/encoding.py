@@ -256,18 +256,21 @@ class PlaceholderEncoder:
 
 
 def filled_tokens(processor: Any) -> list[str]:
-    """What the model fills with media: the placeholders, or what a processor writes and types as media in their stead."""
-    tokens: dict[str, None] = {}
+    """What the model fills with media: the placeholders, or what a processor writes and types as media in their stead.
+
+    A placeholder that the tokenizer does not know never reaches it: the processor writes others in its place.
+    """
+    tokenizer, tokens = processor.tokenizer, dict[str, None]()
     for kind in KINDS:
         if (token := getattr(processor, f"{kind}_token", None)) is None:
             continue
-        typed = [number for number in getattr(processor, f"{kind}_token_ids", []) if number is not None]
-        written, named = (
-            processor.tokenizer.convert_tokens_to_ids(str(token)),
-            getattr(processor, f"{kind}_token_id", None),
-        )
+        unknown = {None, tokenizer.unk_token_id}
+        typed = [number for number in getattr(processor, f"{kind}_token_ids", []) if number not in unknown]
+        written = tokenizer.convert_tokens_to_ids(str(token))
+        named = getattr(processor, f"{kind}_token_id", None)
         filled = next(([number] for number in (written, named) if number in typed), typed)
-        tokens |= dict.fromkeys(processor.tokenizer.convert_ids_to_tokens(filled) or [str(token)])
+        if filled or written not in unknown:
+            tokens |= dict.fromkeys(tokenizer.convert_ids_to_tokens(filled) or [str(token)])
     return list(tokens)
 
 
