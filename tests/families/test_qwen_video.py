@@ -14,10 +14,12 @@ from transformers import Qwen2VLProcessor
 from tests.families.qwen_truth import a_video_of, clip_size, decoded_video, run_processor, write_clip
 from tests.families.truth import FAMILIES, make_family, sample_of
 from vlmprep.families import qwen_video
+from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.qwen_vl import Qwen2VL
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.media import VideoSize
 
 CLIP = Media(kind="video", content=b"-")
@@ -50,7 +52,7 @@ def clips_to_try() -> list[VideoSize]:
     rates = [24.0, 25.0, 30000 / 1001, 24000 / 1001, 29.97, 12.5, 60.0, 15.0, 1.0, 0.5]
     drawn = [
         clip_size(rng.randint(1, 60), rng.choice(rates), int(2 ** rng.uniform(3, 9)), int(2 ** rng.uniform(3, 9)))
-        for _ in range(25)
+        for _ in range(16)
     ]
     return [
         *drawn,
@@ -188,6 +190,28 @@ def test_frames_whose_rows_would_be_taken_for_channels_are_refused(height, proce
     family = make_family(processor_dir, "qwen2_vl", "torchvision", SMALL)
     with pytest.raises(RefuseSample, match="rows for channels"):
         family.measure([clip_size(8, 24.0, height, 64)])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("cap_pixels_per_frame", True),
+        ("fps", 3),
+        ("num_frames", 8),
+        ("min_frames", 6),
+        ("max_frames", 60),
+        ("do_sample_frames", True),
+        ("max_video_tokens", 9),
+        ("size", BOUNDS),
+    ],
+)
+def test_every_setting_that_samples_or_resizes_is_in_the_fingerprint(setting, value, processor_dir):
+    settings = FamilySettings(processor="-")
+    processor = Qwen2VLProcessor.from_pretrained(processor_dir("qwen2_vl", max_pixels=SMALL))
+    before = fingerprint(Qwen2VL(processor), settings)
+    setattr(processor.video_processor, setting, value)
+    after = fingerprint(Qwen2VL(processor), settings)
+    assert {part for part in before if before[part] != after[part]} == {"video_processor"}
 
 
 def test_a_video_processor_without_normalizing_stops_the_run(processor_dir):
