@@ -14,6 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 __all__ = [
+    "X265",
     "Recipe",
     "clip",
     "decoded_frames",
