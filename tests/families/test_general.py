@@ -234,10 +234,12 @@ def test_clips_are_packed_as_the_processor_runs_itself(name: FamilyName):
         assert torch.equal(fields[field], truth[field])
 
 
-def test_why_clips_are_not_packed_is_known():
-    family = GeneralFamily(build_processor("internvl"))
+def test_why_clips_and_sounds_are_not_packed_is_said(caplog):
+    family = GeneralFamily(build_processor("nemotron_omni"))
     assert family.kinds == {"image"}
-    assert "pixel_values_videos" in family.unpacked["video"]
+    assert family.unpacked.keys() == {"video", "audio"}
+    assert "samples with video are not packed: it fails on noise: Sizes of tensors must match" in caplog.text
+    assert "samples with audio are not packed: the general way has no sounds" in caplog.text
 
 
 def test_tokens_that_depend_on_pixels_are_refused_when_tried_and_when_packed(monkeypatch):

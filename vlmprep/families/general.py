@@ -8,6 +8,7 @@ way rests on is tried on noise when the family is made, and refused by name wher
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,7 @@ from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["GeneralFamily", "general_family"]
 
+LOG = logging.getLogger("vlmprep")
 PARTS: dict[MediaKind, str] = {"image": "image_processor", "video": "video_processor"}
 """Where a processor keeps what works on each kind that the general way packs."""
 
@@ -80,6 +82,8 @@ class GeneralFamily(BaseFamily):
         """Kinds that the processor knows and the general way does not pack, with the reason."""
         if has_video(processor):
             self._try_videos()
+        if getattr(processor, "audio_token", None) is not None:
+            self._leave_out("audio", "the general way has no sounds")
         try:
             refuse_other_sequences(self, processor)
         except UnreadableRun as problem:
@@ -120,18 +124,21 @@ class GeneralFamily(BaseFamily):
             self._media.refuse_other_frames(media, noise_clips(part, seed=0, sampled=False))
             self._media.try_blanks("video", media)
         except UnreadableRun as problem:
-            self.unpacked["video"] = str(problem)
-            return
+            return self._leave_out("video", str(problem))
         except Exception as error:  # noqa: BLE001 - likewise; images alone are packed then
-            self.unpacked["video"] = f"it fails on noise: {first_line(error)}"
-            return
+            return self._leave_out("video", f"it fails on noise: {first_line(error)}")
         if clash := [
             name for name in fields if self._fields["image"].get(name, fields[name]).rule != fields[name].rule
         ]:
-            self.unpacked["video"] = f"its {clash[0]} lies otherwise for clips than for images"
-            return
+            return self._leave_out("video", f"its {clash[0]} lies otherwise for clips than for images")
         self._fields["video"] = fields
         self.kinds = self.kinds | {"video"}
+        return None
+
+    def _leave_out(self, kind: MediaKind, reason: str) -> None:
+        """Samples with this kind are refused; why is said once."""
+        self.unpacked[kind] = reason
+        LOG.warning("%s: samples with %s are not packed: %s", type(self.processor).__name__, kind, reason)
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         return self._expected("image", self._media.blank_image(size.height, size.width), size, num_alike)
