@@ -117,6 +117,15 @@ def test_batch_normalization_mixes_sounds_of_nemotron_in_training_mode() -> None
     assert difference_beside(model, first, second, ModelForm(token_types=False)) <= TOLERANCE
 
 
+def test_the_forward_of_nemotron_takes_no_clip() -> None:
+    """transformers 5.23: features of clips are a tensor, and are joined as a list; so its clips are not held against it."""
+    model = tiny_model("nemotron_h_omni")
+    frames = torch.zeros(2, 3, 56, 56)
+    ids = torch.full((1, 4), model.config.image_token_id)
+    with pytest.raises(TypeError, match="must be tuple of Tensors"):
+        model(input_ids=ids, pixel_values_videos=frames, use_cache=False)
+
+
 def test_short_sounds_of_qwen_omni_see_the_chunk_of_a_longer_one() -> None:
     """transformers 5.23: chunks are padded to the longest of the batch before convolutions that do not mask them."""
     model = tiny_model("qwen3_omni_moe")
