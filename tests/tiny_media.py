@@ -229,16 +229,6 @@ def _gemma_clip(config: Any, rng: np.random.Generator, clip: Clip) -> Placed:
     return _frame_by_frame(config, clip, fields)
 
 
-def _kimi_clip(config: Any, rng: np.random.Generator, clip: Clip) -> Placed:
-    """Frames are pooled over time, so placeholders are as many as one frame's."""
-    side = config.vision_config.patch_size
-    fields = {
-        "pixel_values_videos": _noise(rng, clip.frames * clip.rows * clip.columns, 3, side, side),
-        "video_grid_thw": np.array([[clip.frames, clip.rows, clip.columns]], np.int64),
-    }
-    return _wrapped(config, config.video_token_id, clip.rows * clip.columns // 4, VIDEO, fields)
-
-
 _CLIPS: dict[str, Callable[..., Placed]] = {
     "qwen2_vl": _one_run_clip,
     "qwen2_5_vl": functools.partial(_one_run_clip, seconds="second_per_grid_ts"),

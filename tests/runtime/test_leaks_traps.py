@@ -126,6 +126,14 @@ def test_the_forward_of_nemotron_takes_no_clip() -> None:
         model(input_ids=ids, pixel_values_videos=frames, use_cache=False)
 
 
+def test_the_forward_of_kimi_takes_no_clip_of_several_steps() -> None:
+    """transformers 5.23: clips are pooled over time, and then split by sizes that are not."""
+    model = tiny_model("kimi_k25")
+    grid = torch.tensor([[2, 2, 4]])
+    with pytest.raises(RuntimeError, match="split_sizes"):
+        model.get_video_features(torch.zeros(16, 3, 14, 14), grid)
+
+
 def test_short_sounds_of_qwen_omni_see_the_chunk_of_a_longer_one() -> None:
     """transformers 5.23: chunks are padded to the longest of the batch before convolutions that do not mask them."""
     model = tiny_model("qwen3_omni_moe")
