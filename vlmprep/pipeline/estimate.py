@@ -60,6 +60,8 @@ ROWS_AT_ONCE = 256
 """Rows that are tokenized at one call: fewer take longer, because tokenizer and the rest share the processor's caches."""
 WORTH_WORKERS_ROWS = 4_096
 """Up to so many rows are counted here, where the processor is loaded already, before a worker has loaded its own."""
+_LEDGER_SETTINGS: dict[bytes, dict[str, Any]] = {}
+"""By the JSON of what was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +225,14 @@ def decisive(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def ledger_settings(settings: CountSettings) -> dict[str, Any]:
-    """What settings.json of a ledger says."""
+    """What settings.json of a ledger says; found out once per process, because a tokenizer is long to digest."""
+    key = canonical_json(asdict(settings))
+    if key not in _LEDGER_SETTINGS:
+        _LEDGER_SETTINGS[key] = _ledger_settings(settings)
+    return _LEDGER_SETTINGS[key]
+
+
+def _ledger_settings(settings: CountSettings) -> dict[str, Any]:
     family = load_family(settings.family)
     encoded, count, _ = family.fake_image()
     return {
