@@ -164,3 +164,13 @@ def test_a_config_says_what_layers_look_at() -> None:
     text.use_bidirectional_attention = "all"
     with pytest.raises(ValueError, match="use_bidirectional_attention='all'"):
         form_of("gemma4", SimpleNamespace(text_config=text))
+
+
+def test_gemma_3_is_given_documents_alone_and_its_own_name_for_token_types() -> None:
+    form = form_of("gemma3")
+    for collate in (neat, hf):
+        with pytest.raises(ValueError, match="collate='documents'"):
+            collate([pack(0, (3, 2))], form=form)
+    batch = documents([pack(0, (3, 2))], form=form)
+    assert batch["token_type_ids"].tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert "mm_token_type_ids" not in batch

@@ -222,4 +222,4 @@ def documents(
 
 def _token_types(batch: Sequence[Pack], size: int, form: ModelForm) -> dict[str, Tensor]:
     field = "mm_token_type_ids"
-    return {field: rows_of(batch, field, size, 0)} if form.token_types and field in batch[0] else {}
+    return {form.token_types_name: rows_of(batch, field, size, 0)} if form.token_types and field in batch[0] else {}

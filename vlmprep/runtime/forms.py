@@ -22,6 +22,10 @@ class ModelForm:
     """As the manifest names it."""
     token_types: bool = True
     """Whether forward takes `mm_token_type_ids`."""
+    token_types_name: str = "mm_token_type_ids"
+    """What forward calls them."""
+    only_documents: bool = False
+    """Whether transformers has no form for packs of this family: images see themselves whole in every layer."""
     recurrent: bool = False
     """Whether layers carry a state from token to token, which no attention mask stops (gated delta nets, Mamba)."""
     layers: tuple[str, ...] = (FULL,)
@@ -55,6 +59,7 @@ _FORMS = {
         ModelForm(family="kimi_k25", token_types=False),
         ModelForm(family="kimi_vl", token_types=False),
         ModelForm(family="gemma4", layers=(FULL, SLIDING), open_question="text_config.use_bidirectional_attention"),
+        ModelForm(family="gemma3", token_types_name="token_type_ids", only_documents=True),
         ModelForm(family="phi4_multimodal", token_types=False, one_projection=True, sounds_see_padding=True),
         ModelForm(family="nemotron_h_omni", token_types=False, recurrent=True),
         ModelForm(family="llava_onevision", token_types=False),
@@ -91,6 +96,8 @@ def form_of(family: str, config: Any = None) -> ModelForm:
     return ModelForm(
         family=family,
         token_types=named.token_types,
+        token_types_name=named.token_types_name,
+        only_documents=named.only_documents,
         recurrent=named.recurrent or bool({"linear_attention", "mamba", "conv"} & set(kinds)),
         layers=layers,
         window=window if SLIDING in layers else None,

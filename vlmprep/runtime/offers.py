@@ -114,6 +114,11 @@ def _check_positions(batch: Sequence[Pack], short_positions: int) -> None:
 
 
 def _check_answered(form: ModelForm, collate: str) -> None:
+    if form.only_documents:
+        raise ValueError(
+            f"collate={collate!r} has no form for {form.family}, whose images see themselves whole in every layer. "
+            "Use collate='documents'."
+        )
     if form.open_question is not None:
         raise ValueError(
             f"collate={collate!r} for {form.family} depends on {form.open_question}: give the model's config (model_config)"
