@@ -28,8 +28,8 @@ from rich.table import Table
 
 from vlmprep.counting.ledger import Ledger
 from vlmprep.engines.local import LocalEngine
-from vlmprep.families.dialogue import conversation_of
 from vlmprep.families.loading import load_family
+from vlmprep.families.text.dialogue import conversation_of
 from vlmprep.pipeline.estimate import estimate, row_reader
 from vlmprep.pipeline.pack import source_specs
 from vlmprep.pipeline.settings import CountSettings

@@ -33,7 +33,7 @@ from vlmprep.automodel.collate_fns import (
     qwen2_5_collate_fn,
     qwen3_omni_collate_fn,
 )
-from vlmprep.families.clips import load_clip
+from vlmprep.families.media.clips import load_clip
 from vlmprep.mediafiles.sounds import resampled
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample

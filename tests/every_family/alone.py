@@ -11,7 +11,7 @@ import torch
 from transformers.audio_utils import load_audio
 from transformers.video_utils import load_video
 
-from vlmprep.families.sounds import sampling_rate_of
+from vlmprep.families.media.sounds import sampling_rate_of
 
 __all__ = ["conversation_of", "run_alone"]
 

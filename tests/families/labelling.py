@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.families.chat_templates import processor_with
-from vlmprep.families.control import control_pattern, refuse_control_text, refuse_joined_control_text
-from vlmprep.families.encoding import PlaceholderEncoder
-from vlmprep.families.turns import TurnFinder
+from vlmprep.families.text.control import control_pattern, refuse_control_text, refuse_joined_control_text
+from vlmprep.families.text.encoding import PlaceholderEncoder
+from vlmprep.families.text.turns import TurnFinder
 from vlmprep.schema.conversation import Media, Message, Sample, Text, ToolCall
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.family import Encoded

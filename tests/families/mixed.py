@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.families.tiled import noise, restored
 from tests.families.truth import sample_of
 from vlmprep.families.base import BaseFamily
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.media import AudioSize, ImageSize, MediaCount, MediaSize, VideoSize
 

@@ -17,8 +17,8 @@ from transformers.video_utils import VideoMetadata, load_video
 
 from tests.clips import Recipe, clip, decoded_frames, moving_picture, remuxed, with_a_silent_packet
 from tests.mediafiles.test_videos import of_two_sizes
-from vlmprep.families import clips as clips_module
-from vlmprep.families.clips import clip_metadata, load_clip, refuse_large_clip, sampled_frames
+from vlmprep.families.media import clips as clips_module
+from vlmprep.families.media.clips import clip_metadata, load_clip, refuse_large_clip, sampled_frames
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import VideoSize

@@ -12,8 +12,8 @@ import pytest
 import transformers
 
 from tests.clips import X265, Recipe, clip, mp3, sound
-from vlmprep.families.clips import load_clip
-from vlmprep.families.sounds import load_sound
+from vlmprep.families.media.clips import load_clip
+from vlmprep.families.media.sounds import load_sound
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.sources.media import MediaReader

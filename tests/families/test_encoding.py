@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.families.truth import make_family, sample_of
-from vlmprep.families.token_labels import tokens_over
+from vlmprep.families.text.token_labels import tokens_over
 from vlmprep.schema.family import Encoded
 
 LETTERS = st.sampled_from("ab \n\u0301\u0315\u0300\u0327e\u00e9\U0001f600\u4e2d\ud55c\u1112\u1161\u11ab\u212b\u0344")

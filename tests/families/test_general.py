@@ -13,9 +13,9 @@ from PIL import Image
 from tests.families.other_processors import build_other
 from tests.families.processors import FamilyName, build_processor
 from tests.families.truth import sample_of
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
-from vlmprep.families.general import GeneralFamily, general_family
+from vlmprep.families.general.family import GeneralFamily, general_family
 from vlmprep.families.loading import FAMILIES
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun

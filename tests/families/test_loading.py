@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ProcessorDir
 from vlmprep.families import loading
 from vlmprep.families.loading import load_family
-from vlmprep.families.qwen_vl import Qwen25VL
+from vlmprep.families.qwen.vl import Qwen25VL
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
 

@@ -11,9 +11,9 @@ import transformers
 
 from tests.families.other_processors import build_other
 from tests.families.processors import FAMILY_NAMES, FamilyName, build_processor
-from vlmprep.families.general import GeneralFamily
+from vlmprep.families.general.family import GeneralFamily
+from vlmprep.families.general.models import model_types, refuse_own_positions, refuse_unpackable
 from vlmprep.families.loading import load_family
-from vlmprep.families.models import model_types, refuse_own_positions, refuse_unpackable
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
 

@@ -15,8 +15,8 @@ from tests.families.mixed import a_sound, medium
 from tests.families.processors import build_processor, build_tokenizer
 from tests.families.tiled import EDGE_SIZES, noise, random_sizes
 from tests.families.truth import sample_of
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.families.loading import load_family
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.families.nemotron_omni import NemotronOmni
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.errors import RefuseSample, StopRun

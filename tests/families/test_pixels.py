@@ -144,7 +144,7 @@ import base64
 import torch
 from tests.sources.pictures import png
 from torchvision.io import ImageReadMode, decode_image
-from vlmprep.families.images import load_image
+from vlmprep.families.media.images import load_image
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 

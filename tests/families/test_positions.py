@@ -17,9 +17,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from tests.families.qwen_truth import clip_size
 from tests.families.truth import encode, make_family, sample_of
 from vlmprep.families.loading import load_family
-from vlmprep.families.mrope import MropePositions
-from vlmprep.families.qwen_omni import Qwen3Omni
-from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwen35, Qwen35Moe
+from vlmprep.families.qwen.mrope import MropePositions
+from vlmprep.families.qwen.omni import Qwen3Omni
+from vlmprep.families.qwen.vl import Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwen35, Qwen35Moe
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import FamilySettings, Tokens

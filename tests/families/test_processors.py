@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import FamilyProcessorDir
 from tests.families.processors import FAMILY_NAMES, FamilyName, build_processor
 from tests.families.truth import sample_of
-from vlmprep.families.control import control_pattern
 from vlmprep.families.loading import load_processor
-from vlmprep.families.turns import TurnFinder
+from vlmprep.families.text.control import control_pattern
+from vlmprep.families.text.turns import TurnFinder
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.family import FamilySettings
 

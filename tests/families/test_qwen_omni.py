@@ -15,9 +15,9 @@ from transformers import AutoProcessor
 from tests.clips import Recipe, clip
 from tests.families.qwen_truth import a_video_of, clip_size, decoded_video, run_processor, write_clip
 from tests.families.truth import sample_of
-from vlmprep.families.clips import Clip, clip_metadata
 from vlmprep.families.loading import load_family
-from vlmprep.families.qwen_omni import HeardClip, Qwen3Omni
+from vlmprep.families.media.clips import Clip, clip_metadata
+from vlmprep.families.qwen.omni import HeardClip, Qwen3Omni
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun

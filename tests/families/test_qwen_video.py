@@ -13,9 +13,9 @@ from transformers import Qwen2VLProcessor
 
 from tests.families.qwen_truth import a_video_of, clip_size, decoded_video, run_processor, write_clip
 from tests.families.truth import FAMILIES, make_family, sample_of
-from vlmprep.families import qwen_video
 from vlmprep.families.fingerprint import fingerprint
-from vlmprep.families.qwen_vl import Qwen2VL
+from vlmprep.families.qwen import video as qwen_video
+from vlmprep.families.qwen.vl import Qwen2VL
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun

@@ -13,7 +13,7 @@ import torch
 
 from tests.families.truth import full_run, scanned_labels
 from vlmprep.families.loading import load_family
-from vlmprep.families.qwen_vl import Qwen2VL
+from vlmprep.families.qwen.vl import Qwen2VL
 from vlmprep.runtime.pixels import restore
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.family import FamilySettings

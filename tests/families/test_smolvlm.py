@@ -24,8 +24,8 @@ from tests.families.tiled import (
     tensors_of,
     whole_clip,
 )
-from vlmprep.families.clips import clip_metadata
 from vlmprep.families.idefics3 import SmolVLM
+from vlmprep.families.media.clips import clip_metadata
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import ImageSize, Loader, VideoSize
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers.audio_utils import load_audio
 
 from tests.clips import Recipe, clip, mp3, sound, tone
-from vlmprep.families.sounds import load_sound, samples_at
+from vlmprep.families.media.sounds import load_sound, samples_at
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import AudioSize

@@ -9,8 +9,8 @@ import pytest
 
 from tests.families.truth import FAMILIES, encode, full_run, sample_of
 from vlmprep.demo.processor import build_processor
-from vlmprep.families import dialogue
-from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from vlmprep.families.qwen.vl import Qwen2VL, Qwen3VL, Qwen25VL
+from vlmprep.families.text import dialogue
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun
 

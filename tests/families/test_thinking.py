@@ -17,8 +17,8 @@ from tests.families.truth import full_run, sample_of
 from tests.runs import chat, count, picture, run, write_jsonl
 from vlmprep.families.gemma4 import Gemma4
 from vlmprep.families.loading import load_family
-from vlmprep.families.thinking import MODEL_TURN, THINKING_PREFIX, with_thinking_prefix
-from vlmprep.families.turns import Rendered
+from vlmprep.families.text.thinking import MODEL_TURN, THINKING_PREFIX, with_thinking_prefix
+from vlmprep.families.text.turns import Rendered
 from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.families.chat_templates import KIMI_K25, QWEN3_VL, TEMPLATES, processor_with
 from tests.families.labelling import IMAGE, WEATHER, Labeller, call, labeller, said, talk
-from vlmprep.families.qwen_vl import Qwen3VL
+from vlmprep.families.qwen.vl import Qwen3VL
 from vlmprep.schema.conversation import Message, Sample, ToolCall
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import ImageSize

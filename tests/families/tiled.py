@@ -14,8 +14,8 @@ from tests.conftest import FamilyProcessorDir
 from tests.families.processors import FamilyName
 from tests.families.truth import sample_of
 from vlmprep.families.base import BaseFamily
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.families.loading import load_family
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.conversation import Media, Sample, Text
 from vlmprep.schema.family import FamilySettings

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.conftest import ProcessorDir
 from vlmprep.families.base import BaseFamily
 from vlmprep.families.loading import load_family
-from vlmprep.families.qwen_vl import Qwen2VL
+from vlmprep.families.qwen.vl import Qwen2VL
 from vlmprep.schema.conversation import Media, Message, Sample, Text
 from vlmprep.schema.family import Encoded, FamilySettings
 from vlmprep.schema.media import ImageSize, Loader, MediaCount

@@ -1,6 +1,6 @@
 r"""Where the places of a rendered conversation lie among a processor's token ids.
 
-The chat template says where the answers lie in its text (families/turns.py); what is left is to find these places in token
+The chat template says where the answers lie in its text (families/text/turns.py); what is left is to find these places in token
 ids in which every medium's placeholder has become a long run of others. Control tokens anchor both:
 
     text    <|im_start|> user\n <|image_pad|> Q <|im_end|> \n <|im_start|> assistant\n A <|im_end|>
@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprep.families.control import control_pattern
-from vlmprep.families.token_labels import tokens_over
-from vlmprep.families.turns import TurnFinder
+from vlmprep.families.text.control import control_pattern
+from vlmprep.families.text.token_labels import tokens_over
+from vlmprep.families.text.turns import TurnFinder
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.packset import IGNORE_INDEX
 

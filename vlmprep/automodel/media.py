@@ -197,7 +197,7 @@ def _located(kind: MediaKind, value: str | os.PathLike[str]) -> Media:
 
 
 def _loaded_clip(processor: Any, video: Media) -> Any:
-    from vlmprep.families.clips import load_clip  # PyAV, only where there are clips
+    from vlmprep.families.media.clips import load_clip  # PyAV, only where there are clips
 
     sampler = processor.video_processor
     if is_smolvlm(processor) and video.frames is None:
@@ -207,6 +207,6 @@ def _loaded_clip(processor: Any, video: Media) -> Any:
 
 
 def _loaded_sound(medium: Media, sampling_rate: int) -> NDArray[np.float32]:
-    from vlmprep.families.sounds import load_sound  # libsndfile, only where there are sounds
+    from vlmprep.families.media.sounds import load_sound  # libsndfile, only where there are sounds
 
     return np.asarray(load_sound(medium, sampling_rate))

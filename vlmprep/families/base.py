@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmprep.families.clips import load_clip, refuse_large_clip
-from vlmprep.families.control import control_pattern, refuse_control_text, refuse_joined_control_text
-from vlmprep.families.encoding import Collapsed, PlaceholderEncoder, filled_tokens
-from vlmprep.families.images import image_loader, load_image
-from vlmprep.families.sounds import load_sound, sampling_rate_of
-from vlmprep.families.turns import Rendered, TurnFinder
+from vlmprep.families.media.clips import load_clip, refuse_large_clip
+from vlmprep.families.media.images import image_loader, load_image
+from vlmprep.families.media.sounds import load_sound, sampling_rate_of
+from vlmprep.families.text.control import control_pattern, refuse_control_text, refuse_joined_control_text
+from vlmprep.families.text.encoding import Collapsed, PlaceholderEncoder, filled_tokens
+from vlmprep.families.text.turns import Rendered, TurnFinder
 from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import DEFAULT_MAX_CLIP_BYTES, Encoded, Tokens

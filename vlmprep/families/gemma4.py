@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
 from vlmprep.families.base import BaseFamily, Expected
-from vlmprep.families.clips import Clip
 from vlmprep.families.gemma4_sound import MelFrames
-from vlmprep.families.patches import patches_of
-from vlmprep.families.sounds import samples_at
+from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
+from vlmprep.families.media.clips import Clip
+from vlmprep.families.media.patches import patches_of
+from vlmprep.families.media.sounds import samples_at
 from vlmprep.families.stamped import stamped_metadata
-from vlmprep.families.thinking import require_thinking_tokens, with_thinking_prefix
-from vlmprep.families.turns import Rendered
+from vlmprep.families.text.thinking import require_thinking_tokens, with_thinking_prefix
+from vlmprep.families.text.turns import Rendered
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import Sample
 from vlmprep.schema.errors import RefuseSample, StopRun

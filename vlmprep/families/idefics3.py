@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import arithmetic_rule, require
 from vlmprep.families.base import Expected
-from vlmprep.families.clips import Clip
+from vlmprep.families.media.arithmetic import arithmetic_rule, require
+from vlmprep.families.media.clips import Clip
 from vlmprep.families.stamped import stamped_metadata
+from vlmprep.families.text.turns import TurnFinder
 from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes, processed_clip
-from vlmprep.families.turns import TurnFinder
 from vlmprep.schema.conversation import Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import ImageSize, MediaCount, MediaSize, VideoSize

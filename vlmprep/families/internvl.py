@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import arithmetic_rule, require
 from vlmprep.families.base import Expected
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
-from vlmprep.families.encoding import Collapsed
+from vlmprep.families.media.arithmetic import arithmetic_rule, require
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.text.encoding import Collapsed
 from vlmprep.families.tiles import TiledFamily, levels_of, pixel_bytes, processed_clip
 from vlmprep.schema.conversation import Sample
 from vlmprep.schema.errors import RefuseSample, StopRun

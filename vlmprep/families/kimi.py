@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, require
 from vlmprep.families.base import BaseFamily, Expected
-from vlmprep.families.clips import Clip
+from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, require
+from vlmprep.families.media.clips import Clip
 from vlmprep.families.stamped import stamped_metadata
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.image_processing_utils import select_best_resolution
 
-from vlmprep.families.arithmetic import arithmetic_rule, require
 from vlmprep.families.base import Expected
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.media.arithmetic import arithmetic_rule, require
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes, processed_clip
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import ImageSize, MediaCount, MediaSize, VideoSize

@@ -9,17 +9,17 @@ from typing import Any
 
 from vlmprep.families.base import BaseFamily
 from vlmprep.families.gemma4 import Gemma4
-from vlmprep.families.general import general_family
+from vlmprep.families.general.family import general_family
+from vlmprep.families.general.models import refuse_unpackable
 from vlmprep.families.idefics3 import Idefics3, SmolVLM
 from vlmprep.families.internvl import InternVL
 from vlmprep.families.kimi import KimiK25
 from vlmprep.families.kimi_vl import KimiVL
 from vlmprep.families.llava_onevision import LlavaOnevision
-from vlmprep.families.models import refuse_unpackable
 from vlmprep.families.nemotron_omni import NemotronOmni
 from vlmprep.families.phi4_multimodal import Phi4Multimodal
-from vlmprep.families.qwen_omni import Qwen3Omni
-from vlmprep.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwen35, Qwen35Moe
+from vlmprep.families.qwen.omni import Qwen3Omni
+from vlmprep.families.qwen.vl import Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwen35, Qwen35Moe
 from vlmprep.families.step3p7 import Step3p7
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import StopRun

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import require
 from vlmprep.families.base import BaseFamily, Expected
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
-from vlmprep.families.sounds import samples_at
+from vlmprep.families.media.arithmetic import require
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.media.sounds import samples_at
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.errors import RefuseSample, StopRun

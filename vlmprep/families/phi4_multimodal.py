@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, require
 from vlmprep.families.base import BaseFamily, Expected
-from vlmprep.families.sounds import samples_at
+from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, require
+from vlmprep.families.media.sounds import samples_at
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import AudioSize, ImageSize, MediaCount

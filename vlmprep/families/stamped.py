@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlmprep.families.clips import clip_metadata, sampled_frames
+from vlmprep.families.media.clips import clip_metadata, sampled_frames
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import VideoSize
 

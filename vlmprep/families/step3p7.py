@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import arithmetic_rule
 from vlmprep.families.base import Expected
+from vlmprep.families.media.arithmetic import arithmetic_rule
 from vlmprep.families.tiles import TiledFamily, levels_of, pixel_bytes
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import ImageSize, MediaCount

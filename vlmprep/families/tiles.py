@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, require
 from vlmprep.families.base import BaseFamily
-from vlmprep.families.clips import Clip
+from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, require
+from vlmprep.families.media.clips import Clip
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import xxhash
 
-from vlmprep.families.dialogue import Dialogue, shape_of, slots_of
-from vlmprep.families.layout import Layout, Renderer, sentinel, split_at_sentinels, with_sentinels
+from vlmprep.families.text.dialogue import Dialogue, shape_of, slots_of
+from vlmprep.families.text.layout import Layout, Renderer, sentinel, split_at_sentinels, with_sentinels
 from vlmprep.schema.conversation import ToolCall
 from vlmprep.schema.errors import RefuseSample
 

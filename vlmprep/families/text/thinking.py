@@ -14,7 +14,7 @@ import itertools
 import re
 from typing import Any
 
-from vlmprep.families.turns import Rendered
+from vlmprep.families.text.turns import Rendered
 from vlmprep.schema.errors import StopRun
 
 __all__ = ["MODEL_TURN", "THINKING_PREFIX", "require_thinking_tokens", "with_thinking_prefix"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.images import load_image
+from vlmprep.families.media.images import load_image
 from vlmprep.families.wording import first_line
 from vlmprep.mediafiles.containers import opened_container
 from vlmprep.mediafiles.opening import open_medium

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from vlmprep.families.found_rules import find_rule
-from vlmprep.families.joins import Join, find_join, join_rule, unjoined
-from vlmprep.families.own_run import OwnRun, UnreadableRun, Way
+from vlmprep.families.general.found_rules import find_rule
+from vlmprep.families.general.joins import Join, find_join, join_rule, unjoined
+from vlmprep.families.general.own_run import OwnRun, UnreadableRun, Way
 from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["Field", "Runner", "find_fields", "same_from_sizes", "shapes_of"]

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from transformers.image_utils import SizeDict
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
-from vlmprep.families.images import image_loader
-from vlmprep.families.patches import patches_of
-from vlmprep.families.qwen_resize import with_bounds
+from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
+from vlmprep.families.media.images import image_loader
+from vlmprep.families.media.patches import patches_of
+from vlmprep.families.qwen.resize import with_bounds
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.pixels import PixelRule

@@ -17,13 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vlmprep.families.bounds import TurnBounds
-from vlmprep.families.calls import NO_CALLS, CallPlaces, check_calls, structure_of
-from vlmprep.families.control import refuse_control_in_calls
-from vlmprep.families.dialogue import Dialogue, Shape, Slot, remember, shape_of, slots_of
-from vlmprep.families.layout import Layout, find_layout
-from vlmprep.families.spans import spans_of_answers
-from vlmprep.families.template import ChatTemplate, Span
+from vlmprep.families.text.bounds import TurnBounds
+from vlmprep.families.text.calls import NO_CALLS, CallPlaces, check_calls, structure_of
+from vlmprep.families.text.control import refuse_control_in_calls
+from vlmprep.families.text.dialogue import Dialogue, Shape, Slot, remember, shape_of, slots_of
+from vlmprep.families.text.layout import Layout, find_layout
+from vlmprep.families.text.spans import spans_of_answers
+from vlmprep.families.text.template import ChatTemplate, Span
 from vlmprep.schema.conversation import Media, Message, Sample, Text
 from vlmprep.schema.errors import RefuseSample, StopRun
 

@@ -12,8 +12,8 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from vlmprep.families.token_labels import TokenLabels
-from vlmprep.families.turns import Rendered
+from vlmprep.families.text.token_labels import TokenLabels
+from vlmprep.families.text.turns import Rendered
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Encoded
 from vlmprep.schema.media import MediaCount

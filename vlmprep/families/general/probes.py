@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
-from vlmprep.families.own_run import SEQUENCE_FIELDS, UnreadableRun
+from vlmprep.families.general.own_run import SEQUENCE_FIELDS, UnreadableRun
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.schema.conversation import Media, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import ImageSize, Loader, VideoSize

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlmprep.families.base import BaseFamily, Expected
-from vlmprep.families.clips import clip_metadata, sampled_frames
-from vlmprep.families.found_rules import level_planes, restored
-from vlmprep.families.joins import counts_field, counts_of, unjoined
-from vlmprep.families.models import model_types, refuse_own_positions
-from vlmprep.families.own_media import OwnMedia
-from vlmprep.families.own_run import OwnRun, UnreadableRun
-from vlmprep.families.probes import noise_clips, noise_images, refuse_other_sequences
-from vlmprep.families.trial import Field, find_fields
+from vlmprep.families.general.found_rules import level_planes, restored
+from vlmprep.families.general.joins import counts_field, counts_of, unjoined
+from vlmprep.families.general.models import model_types, refuse_own_positions
+from vlmprep.families.general.own_media import OwnMedia
+from vlmprep.families.general.own_run import OwnRun, UnreadableRun
+from vlmprep.families.general.probes import noise_clips, noise_images, refuse_other_sequences
+from vlmprep.families.general.trial import Field, find_fields
+from vlmprep.families.media.clips import clip_metadata, sampled_frames
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.errors import RefuseSample, StopRun

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from transformers import ProcessorMixin
 
-from vlmprep.families.arithmetic import PLAIN
+from vlmprep.families.media.arithmetic import PLAIN
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import MediaKind
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.families.base import BaseFamily, Expected
-from vlmprep.families.clips import Clip, clip_metadata, sampled_frames
-from vlmprep.families.mrope import MropePositions
-from vlmprep.families.qwen_image import ImagePatches
-from vlmprep.families.qwen_video import ClipPatches
+from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.qwen.image import ImagePatches
+from vlmprep.families.qwen.mrope import MropePositions
+from vlmprep.families.qwen.video import ClipPatches
 from vlmprep.families.stamped import stamped_metadata
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun

@@ -8,7 +8,7 @@ from typing import Any
 from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from vlmprep.families.dialogue import Dialogue, conversation_of
+from vlmprep.families.text.dialogue import Dialogue, conversation_of
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import Media, Message, Text, ToolCall
 from vlmprep.schema.errors import RefuseSample, StopRun

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from vlmprep.families.dialogue import Dialogue, Slot, slots_of, with_texts
+from vlmprep.families.text.dialogue import Dialogue, Slot, slots_of, with_texts
 from vlmprep.schema.conversation import Message, Text
 from vlmprep.schema.errors import RefuseSample
 

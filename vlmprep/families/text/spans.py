@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vlmprep.families.bounds import TurnBounds, common_beginning
-from vlmprep.families.calls import CallPlaces
-from vlmprep.families.dialogue import Dialogue, Slot, media_gaps
-from vlmprep.families.layout import Layout
-from vlmprep.families.template import Span
+from vlmprep.families.text.bounds import TurnBounds, common_beginning
+from vlmprep.families.text.calls import CallPlaces
+from vlmprep.families.text.dialogue import Dialogue, Slot, media_gaps
+from vlmprep.families.text.layout import Layout
+from vlmprep.families.text.template import Span
 from vlmprep.schema.conversation import Media, Message, Text
 from vlmprep.schema.errors import RefuseSample
 

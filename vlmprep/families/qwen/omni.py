@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.families.base import COUNTS_KEPT, Expected
-from vlmprep.families.clips import Clip, refuse_large_clip
-from vlmprep.families.omni_positions import OmniPositions
-from vlmprep.families.qwen_sound import SoundFeatures
-from vlmprep.families.qwen_vl import Qwen2VL
-from vlmprep.families.sounds import load_sound, samples_at
+from vlmprep.families.media.clips import Clip, refuse_large_clip
+from vlmprep.families.media.sounds import load_sound, samples_at
+from vlmprep.families.qwen.omni_positions import OmniPositions
+from vlmprep.families.qwen.sound import SoundFeatures
+from vlmprep.families.qwen.vl import Qwen2VL
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import AudioSize, MediaCount, MediaSize, VideoSize

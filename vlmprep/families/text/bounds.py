@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from vlmprep.families.dialogue import Dialogue, Shape, remember, shape_of, slots_of
-from vlmprep.families.layout import Layout, find_layout, sentinel, split_at_sentinels, with_sentinels
-from vlmprep.families.template import ChatTemplate
+from vlmprep.families.text.dialogue import Dialogue, Shape, remember, shape_of, slots_of
+from vlmprep.families.text.layout import Layout, find_layout, sentinel, split_at_sentinels, with_sentinels
+from vlmprep.families.text.template import ChatTemplate
 from vlmprep.schema.conversation import Message, Text, ToolCall
 from vlmprep.schema.errors import RefuseSample, StopRun
 

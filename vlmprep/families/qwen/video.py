@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlmprep.families.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
-from vlmprep.families.patches import PatchPlanes
-from vlmprep.families.qwen_resize import Resizer, with_bounds
+from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, is_decoded_rgb, require
+from vlmprep.families.media.patches import PatchPlanes
+from vlmprep.families.qwen.resize import Resizer, with_bounds
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.pixels import PixelRule

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vlmprep.families.clips import Clip
-from vlmprep.families.own_run import OwnRun, UnreadableRun, Way, run_processor
-from vlmprep.families.trial import same_from_sizes, shapes_of
+from vlmprep.families.general.own_run import OwnRun, UnreadableRun, Way, run_processor
+from vlmprep.families.general.trial import same_from_sizes, shapes_of
+from vlmprep.families.media.clips import Clip
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.media import Loader
 

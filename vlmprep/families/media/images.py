@@ -6,7 +6,7 @@ import base64
 import functools
 from typing import Any
 
-from vlmprep.families.png import SIGNATURE, decode_png, is_eight_bit_png
+from vlmprep.families.media.png import SIGNATURE, decode_png, is_eight_bit_png
 from vlmprep.families.wording import first_line
 from vlmprep.mediafiles.opening import is_remote, open_medium
 from vlmprep.schema.conversation import Media
