@@ -13,7 +13,7 @@ from transformers.video_utils import load_video
 
 from vlmprep.families.media.sounds import sampling_rate_of
 
-__all__ = ["conversation_of", "run_alone"]
+__all__ = ["conversation_of", "images_of_one", "run_alone"]
 
 COLUMNS = {"image": "images", "video": "videos", "audio": "audios"}
 
@@ -47,7 +47,8 @@ def run_alone(processor: Any, row: dict[str, Any], folder: Path) -> dict[str, An
     text = processor.apply_chat_template(conversation_of(row), chat_template=template, tokenize=False)
     media: dict[str, Any] = {}
     if names := row.get("images"):
-        media["images"] = [[processor.image_processor.fetch_images(str(folder / name)) for name in names]]
+        images = [processor.image_processor.fetch_images(str(folder / name)) for name in names]
+        media["images"] = images_of_one(processor, images)
     if names := row.get("videos"):
         clips = [clip_of(processor.video_processor, folder / name) for name in names]
         media |= {"videos": [frames for frames, _ in clips], "video_metadata": [metadata for _, metadata in clips]}
@@ -60,6 +61,11 @@ def run_alone(processor: Any, row: dict[str, Any], folder: Path) -> dict[str, An
         rate = sampling_rate_of(processor)
         media["audio"] = [load_audio(str(folder / name), rate, backend="soundfile") for name in names]
     return dict(processor(text=[text], return_tensors="pt", **media))
+
+
+def images_of_one(processor: Any, images: list[Any]) -> list[Any]:
+    """The images of one conversation, nested as transformers' own processors have them; code beside a model takes them flat."""
+    return [images] if type(processor).__module__.startswith("transformers.models.") else images
 
 
 def clip_of(video_processor: Any, path: Path) -> tuple[torch.Tensor, Any]:

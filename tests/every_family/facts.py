@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import vlmprep
-from tests.every_family.alone import run_alone
+from tests.every_family.alone import images_of_one, run_alone
 from tests.every_family.corpus import write_corpus
 from tests.every_family.packed import Document, documents_of, rows_of
 from tests.runs import run
@@ -22,6 +22,7 @@ from vlmprep.pipeline.settings import PlanSettings
 from vlmprep.schema.conversation import Media, Message, Sample, Text
 from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.media import ImageSize
+from vlmprep.schema.packset import IGNORE_INDEX
 
 __all__ = ["Facts", "differences", "measure_family"]
 
@@ -53,7 +54,7 @@ class Facts:
     fake_tokens: int = 0
 
 
-def measure_family(processor_folder: Path, work: Path, *, num_sizes: int, seed: int = 0) -> Facts:
+def measure_family(processor_folder: Path, work: Path, *, num_sizes: int, seed: int = 0, **settings: Any) -> Facts:
     """Count random sizes, pack a small corpus, and hold both against the processor.
 
     Args:
@@ -61,8 +62,9 @@ def measure_family(processor_folder: Path, work: Path, *, num_sizes: int, seed: 
         work: An empty folder.
         num_sizes: Samples of random sizes.
         seed: Of the sizes.
+        settings: Further settings of the family.
     """
-    family: Any = load_family(FamilySettings(processor=str(processor_folder)))
+    family: Any = load_family(FamilySettings(processor=str(processor_folder), **settings))
     facts = Facts(
         family=family.name,
         processor=type(family.processor).__name__,
@@ -72,7 +74,8 @@ def measure_family(processor_folder: Path, work: Path, *, num_sizes: int, seed: 
     )
     count_sizes(facts, family, num_sizes, seed)
     source = write_corpus(work / "corpus", family.kinds, sounds_beside_images=family.name == "phi4_multimodal")
-    run(source, processor_folder, work / "set", planning=PlanSettings(pack_size=16_384), max_refused=0.0)
+    planning = PlanSettings(pack_size=16_384)
+    run(source, processor_folder, work / "set", planning=planning, max_refused=0.0, **settings)
     packs = vlmprep.open(work / "set")
     rows = rows_of(source)
     for document in documents_of(packs):
@@ -80,6 +83,8 @@ def measure_family(processor_folder: Path, work: Path, *, num_sizes: int, seed: 
             truth = run_alone(family.processor, rows[document.row], work / "corpus")
             facts.documents["+".join(sorted(document.media_kinds)) or "text"] += 1
             facts.unequal.update(differences(document, truth))
+            facts.unequal["labels"] += learned_answers(document, family.processor) != answers_of(rows[document.row])
+    facts.unequal = +facts.unequal
     facts.stored = stored_forms(packs)
     return facts
 
@@ -117,10 +122,11 @@ def ids_of_black_images(processor: Any, sizes: list[tuple[int, int]]) -> list[in
         {"role": "user", "content": [*({"type": "image"} for _ in sizes), {"type": "text", "text": "What is this?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "Black."}]},
     ]
-    text = processor.apply_chat_template(conversation, tokenize=False)
+    template = processor.chat_template or processor.tokenizer.chat_template  # where a reloaded Phi-4 has it
+    text = processor.apply_chat_template(conversation, chat_template=template, tokenize=False)
     images = [Image.new("RGB", (width, height)) for height, width in sizes]
     try:
-        made = processor(text=[text], images=[images], return_tensors="pt")
+        made = processor(text=[text], images=images_of_one(processor, images), return_tensors="pt")
     except (ValueError, RuntimeError, ZeroDivisionError):
         return None
     ids: list[int] = made["input_ids"][0].tolist()
@@ -138,6 +144,20 @@ def differences(document: Document, truth: dict[str, Any]) -> list[str]:
         if name not in wanted or name not in document.media or not same(document.media[name], wanted[name]):
             found += [name]
     return found
+
+
+def learned_answers(document: Document, processor: Any) -> list[str]:
+    """What is learned, turn by turn, as text without its end of turn; the end must be a control token."""
+    labels = document.sequence["labels"].numpy()
+    runs = np.split(labels, np.flatnonzero(np.diff(labels != IGNORE_INDEX)) + 1)
+    *texts, ends = zip(*((run[:-1], run[-1]) for run in runs if run[0] != IGNORE_INDEX), strict=True)
+    assert all(processor.tokenizer.decode([end]) in processor.tokenizer.all_special_tokens for end in ends)
+    return [processor.tokenizer.decode(text).strip() for text in texts[0]]
+
+
+def answers_of(row: dict[str, Any]) -> list[str]:
+    """What the assistant says in a row, without white space around it, which may share a token with the turn's head."""
+    return [message["content"].strip() for message in row["messages"] if message["role"] == "assistant"]
 
 
 def same(found: torch.Tensor, value: Any) -> bool:

@@ -57,6 +57,12 @@ def build(*, marked: bool = False, **images: Any) -> Any:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A processor with its code beside it, as on the hub."""
     path: Path = tmp_path_factory.mktemp("kimi-vl")
+    save_with_code(path)
+    return path
+
+
+def save_with_code(path: Path) -> None:
+    """Save a processor with its code beside it."""
     parts = (kimi_vl_remote.KimiVLImageProcessor, kimi_vl_remote.KimiVLProcessor)
     try:
         kimi_vl_remote.KimiVLImageProcessor.register_for_auto_class("AutoImageProcessor")
@@ -65,7 +71,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         for part in parts:
             part._auto_class = None
-    return path
 
 
 @pytest.fixture
