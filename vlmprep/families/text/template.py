@@ -17,6 +17,9 @@ __all__ = ["ChatTemplate", "Span"]
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
+_RENDER_MARKED: Any = getattr(chat_template_utils, "_render_with_assistant_indices", None)
+"""transformers' own rendering of a compiled template with its marks; tried before it is used."""
+
 Span = tuple[int, int]
 """Characters from the first to before the second."""
 
@@ -71,7 +74,14 @@ class ChatTemplate:
         Raises:
             RefuseSample: The template rejects it.
         """
-        return self._render_slowly(dialogue, plain_text, return_assistant_tokens_mask=True)
+        if self._compiled is None or _RENDER_MARKED is None:
+            return self._render_slowly(dialogue, plain_text, return_assistant_tokens_mask=True)
+        conversation, tools = conversation_of(dialogue.messages, plain_text=plain_text), list(dialogue.tools) or None
+        try:
+            text, spans = _RENDER_MARKED(self._compiled, conversation, tools, None, False, **self._variables)
+        except Exception as error:  # likewise
+            raise _rejected(error) from error
+        return text, list(spans)
 
     def _render_slowly(self, dialogue: Dialogue, plain_text: bool, **options: bool) -> tuple[str, list[Span]]:
         render: Any = render_jinja_template  # annotated as returning text alone
@@ -99,15 +109,17 @@ class ChatTemplate:
         return compiled if all(self._renders_alike(compiled, probe) for probe in PROBES) else None
 
     def _renders_alike(self, compiled: Any, probe: Dialogue) -> bool:
-        made = []
+        made: list[Any] = []
         for template in (None, compiled):
             self._compiled = template
             try:
                 made.append(self.render(probe, plain_text=False))
+                made.append(self.render_marked(probe, plain_text=False) if self.is_marked else None)
             except RefuseSample as refusal:
                 made.append(refusal.reason)
         self._compiled = None
-        return made[0] == made[1]
+        half = len(made) // 2
+        return made[:half] == made[half:]
 
 
 PROBES = (
