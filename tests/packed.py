@@ -38,7 +38,7 @@ def pack_demo(
     pack_size: int = 384,
     compression: Literal["zstd", "lz4", "none"] = "zstd",
     shard_bytes: int = 2 << 20,
-    fake_image: Literal["pack", "none"] = "pack",
+    fake_image: Literal["pack", "sample", "none"] = "pack",
     family: Family = "qwen2_5_vl",
     text_only: bool = False,
     num_workers: int = 0,
@@ -51,7 +51,7 @@ def pack_demo(
         pack_size: Tokens that a pack holds at most.
         compression: Codec of the tensors.
         shard_bytes: Bytes of tensors in a shard, before compression.
-        fake_image: Whether packs without media get a fake image.
+        fake_image: Whether packs without pictures get a fake image, or samples without them.
         family: Of the processor.
         text_only: Leave out samples with images, so that every pack needs a fake image.
         num_workers: Worker processes.

@@ -33,7 +33,7 @@ def documents_of(packs: Any) -> Iterator[Document]:
     """Every document of a pack set, the fake images' included."""
     for pack_id in range(len(packs)):
         fields, info = packs[pack_id], packs.info(pack_id)
-        lengths = [*info.document_lengths, *([info.fake.length] if info.fake else [])]
+        lengths = info.all_lengths
         at, rows = 0, dict.fromkeys(fields, 0)
         for number, length in enumerate(lengths, start=1):
             is_fake = number > len(info.samples)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.packed import PackedDemo
+from tests.packed import PackedDemo, pack_demo
 from vlmprep.pipeline.inspect.pack import read_pack
 from vlmprep.pipeline.inspect.packset import open_packset
 from vlmprep.pipeline.verify.members import member_problems, owner_of
@@ -220,8 +220,70 @@ def test_a_fake_image_that_is_not_there_is_told(fake: Subject) -> None:
     fake.fields = {name: fake.fields[name][..., :-length] for name in SEQUENCE_FIELDS}
     fake.row = replace(fake.row, num_tokens=fake.row.num_tokens - length, num_visual_tokens=0)
     assert fake.problems() == ["it holds neither media nor a fake image, though --fake-image pack was asked for"]
-    fake.rules = replace(fake.rules, needs_image=False)
+    fake.rules = replace(fake.rules, fake_image="none")
     assert fake.problems() == []
+
+
+@pytest.fixture(scope="module")
+def packed_inside(tmp_path_factory: pytest.TempPathFactory) -> PackedDemo:
+    """A pack set with a fake image in every sample without pictures."""
+    return pack_demo(tmp_path_factory.mktemp("inside"), pack_size=1024, fake_image="sample")
+
+
+@pytest.fixture
+def inside(packed_inside: PackedDemo) -> Subject:
+    """A document with a fake image and one with a picture of its own."""
+    found = subject(packed_inside.packset, lambda info: info.fake is not None and info.num_media("image") > 0)
+    assert found.problems() == []
+    return found
+
+
+def holes(broken: Subject) -> NDArray[np.int64]:
+    """Places of the first fake image's tokens."""
+    assert broken.info.fake is not None
+    return np.flatnonzero(broken.fields["attention_mask"] == 0)[: broken.info.fake.length]
+
+
+def owner(broken: Subject) -> int:
+    """The first document with a fake image."""
+    return next(medium.document for medium in broken.info.media if medium.fake)
+
+
+def mark(fake: bool) -> Change:
+    """Let key.json call every medium so."""
+    return lambda b: say(media=tuple(replace(medium, fake=fake) for medium in b.info.media))(b)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda b: edit("attention_mask", holes(b), owner(b))(b), "has a fake image by key.json, and hides no token"),
+        (lambda b: edit("attention_mask", holes(b)[1], owner(b))(b), "belongs to its fake image and is not hidden"),
+        (lambda b: edit("attention_mask", holes(b)[0], owner(b))(b), "tokens from its token"),
+        (lambda b: edit("attention_mask", holes(b)[-1] + 1, 0)(b), "tokens from its token"),
+        (
+            lambda b: edit("labels", holes(b) - 1, b.fields["input_ids"][holes(b)])(b),
+            "learns a token of its fake image",
+        ),
+        (lambda b: edit("labels", holes(b), 3)(b), "and has the label 3"),
+        (lambda b: say(fake=None)(b), "a fake image of the kind None, its documents do not bear it out"),
+        (lambda b: say(fake=replace(b.info.fake, length=1))(b), "its fake image has 1"),
+        (mark(fake=False), "attention_mask is 0 at token"),
+        (mark(fake=True), "hides no token"),
+        (lambda b: setattr(b, "rules", replace(b.rules, fake_image="pack")), "--fake-image sample was not asked for"),
+        (
+            lambda b: say(media=tuple(medium for medium in b.info.media if not medium.fake))(b),
+            "has neither pictures nor a fake image, though --fake-image sample was asked for",
+        ),
+        (
+            lambda b: say(media=tuple(replace(medium, document=owner(b)) for medium in b.info.media))(b),
+            "fake images beside",
+        ),
+    ],
+)
+def test_a_broken_fake_image_inside_a_document_is_told(inside: Subject, change: Change, expected: str) -> None:
+    change(inside)
+    assert expected in "\n".join(inside.problems())
 
 
 def test_placeholders_of_one_image_in_two_documents_are_told(packed_demo: PackedDemo) -> None:

@@ -164,11 +164,13 @@ def test_packs_of_the_pipeline_give_what_the_processor_and_the_model_give_for_ea
     assert num_rows == len(rows) == 7
 
 
-def batches(packs: Any, model: Any, collate: Any) -> Any:
+def batches(packs: Any, model: Any, collate: Any, **how: Any) -> Any:
     """Logits of every real document with its row, all packs as one batch."""
-    loader = vlmprep.Loader(packs, packs_per_rank=len(packs), shuffle=False, collate=collate, model_config=model.config)
+    settings = {"packs_per_rank": len(packs), "shuffle": False, "model_config": model.config, **how}
+    loader = vlmprep.Loader(packs, collate=collate, **settings)
     [batch] = loader
-    assert (batch["shift_labels"] != IGNORE_INDEX).sum() == batch.num_label_tokens_in_step > 20
+    labels = batch["labels" if collate == "neat" else "shift_labels"]
+    assert (labels != IGNORE_INDEX).sum() == batch.num_label_tokens_in_step > 20
     with torch.no_grad():
         logits = model(**batch).logits
     row = 0

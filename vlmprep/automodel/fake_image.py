@@ -3,7 +3,8 @@
 Under FSDP and ZeRO-3 every rank must run the vision encoder in every step; a batch without media would skip it and hang. A tiny
 white image in a user's turn keeps it running; its tokens get attention 0 and, standing in no assistant turn, no label.
 
-`vlmprep pack` needs none of this: one fake image a pack, as a document of its own (docs/format.md).
+`vlmprep pack` needs none of this: one fake image a pack, as a document of its own, or with `--fake-image sample` the same
+images with the same masks, written into the packs (docs/format.md).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vlmprep.automodel.conversations import Conversation, items_of, kind_of
 from vlmprep.automodel.markers import find_pattern_indices
 from vlmprep.automodel.templates import template_of
 from vlmprep.families.base import FAKE_IMAGE_SIDE
+from vlmprep.families.media.fake_image import written_tokens
 
 __all__ = [
     "inject_fake_image_into_conversation",
@@ -159,13 +161,10 @@ def _written_ids(processor: Any) -> list[int]:
     if not isinstance(placeholder, str) or not hasattr(processor, "replace_image_token"):
         return []
     if processor not in _written:
-        tokenizer = processor.tokenizer
         template = template_of([], processor)
         text = finder_of(processor, template).turns.image_literal() if template else placeholder
         ids = [int(number) for number in processor(text=[text], images=[[_FAKE_IMAGE]])["input_ids"][0]]
-        spared = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-        own = [at for at, number in enumerate(ids) if number in tokenizer.added_tokens_decoder and number not in spared]
-        _written[processor] = ids[own[0] : own[-1] + 1]
+        _written[processor] = ids[written_tokens(processor.tokenizer, ids)]
     return _written[processor]
 
 

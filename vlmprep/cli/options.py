@@ -86,6 +86,7 @@ class FakeImage(StrEnum):
     """Where fake images go."""
 
     PACK = "pack"
+    SAMPLE = "sample"
     NONE = "none"
 
 
@@ -166,7 +167,10 @@ PackSize = Annotated[
 ]
 BalanceOption = Annotated[Balance, typer.Option("--balance", help="What is made equal across packs.")]
 FakeImageOption = Annotated[
-    FakeImage, typer.Option("--fake-image", help="`pack` puts one fake image into packs without media.")
+    FakeImage,
+    typer.Option(
+        "--fake-image", help="`pack` puts one fake image into packs without pictures, `sample` into samples without."
+    ),
 ]
 CompressionOption = Annotated[Compression, typer.Option("--compression", help="Codec of the tensors in a shard.")]
 ShardBytes = Annotated[
@@ -209,9 +213,12 @@ class CountOptions:
                 control_text=self.control_text.value,
                 thinking_prefix=self.thinking_prefix,
                 trust_remote_code=self.trust_remote_code,
+                max_clip_bytes=self.max_clip_bytes,
                 options=tuple(map(processor_setting, self.processor_option or ())),
             ),
             max_image_pixels=self.max_image_pixels,
+            max_clip_frames=self.max_clip_frames,
+            max_audio_seconds=self.max_audio_seconds,
             allow_outside_media=self.allow_outside_media,
             allow_remote_media=self.allow_remote_media,
         )

@@ -47,7 +47,7 @@ def pack_parts(view: PackView, *, full: bool) -> Iterator[RenderableType]:
 
 def heading(view: PackView) -> str:
     """What is to be known of the pack as a whole."""
-    media = Counter(medium.kind for document in view.documents if document.sample for medium in document.media)
+    media = Counter(medium.kind for document in view.documents for medium in document.media if not medium.fake)
     facts = [
         f"{quantity(view.num_tokens)} of {quantity(view.pack_size)} tokens ({view.num_tokens / view.pack_size:.2%})",
         f"{share(view.num_visual_tokens, view.num_tokens)} visual",

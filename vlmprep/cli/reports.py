@@ -99,7 +99,9 @@ def plan_parts(report: PlanReport, width: int) -> Iterator[RenderableType]:
 def packset_parts(report: PackSetReport, width: int) -> Iterator[RenderableType]:
     """What a pack set holds."""
     more = {
-        "fake images": share(report.num_fake_images, report.manifest.num_packs),
+        "fake images": "one in every sample without pictures"
+        if report.num_fake_images is None
+        else share(report.num_fake_images, report.manifest.num_packs),
         **straggler_rows(report.spread.straggler_ratio),
     }
     yield from packset_tables(report.manifest, report.packset, more)

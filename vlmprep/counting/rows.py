@@ -9,9 +9,10 @@ import xxhash
 
 from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.fake_image import FAKE_IMAGE, has_pictures, with_fake_image
 from vlmprep.schema.family import Family
 from vlmprep.schema.ledger import OK, REFUSED
-from vlmprep.schema.media import Loader, MediaCount, MediaSize
+from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize
 
 __all__ = ["HeaderReader", "RawRow", "SampleReader", "count_rows", "media_state"]
 
@@ -75,12 +76,16 @@ def count_rows(
     """
     records = [_bare_record(source, raw) for raw in raws]
     measured: list[tuple[dict[str, Any], Sample, list[MediaCount]]] = []
+    without_pictures: list[tuple[dict[str, Any], Sample, list[MediaSize]]] = []
     for raw, record in zip(raws, records, strict=True):
         try:
             sample = rows.sample(raw.row, raw.data)
             record["sample_id"] = sample.sample_id
             record["media_state"] = media_state(sample, media)
-            measured.append((record, sample, _measure(record, sample, media, family)))
+            sizes, counts = _measure(record, sample, media, family)
+            measured.append((record, sample, counts))
+            if not has_pictures(sample):
+                without_pictures.append((record, sample, sizes))
         except RefuseSample as refusal:
             _refuse(record, refusal)
     encoded = family.encode_all([(sample, counts) for _, sample, counts in measured])
@@ -90,7 +95,34 @@ def count_rows(
         else:
             record |= {"status": OK, "num_tokens": found.num_tokens, "num_label_tokens": found.num_label_tokens}
             record["num_left_out_characters"] = found.num_left_out_characters
+    _count_with_fake([entry for entry in without_pictures if entry[0]["status"] == OK], family)
     return records
+
+
+def _count_with_fake(rows: Sequence[tuple[dict[str, Any], Sample, list[MediaSize]]], family: Family) -> None:
+    r"""Count samples without pictures once more, with a fake image in them.
+
+    Tokenized as a whole: text around an image may merge otherwise than without it ("user\n" and "\nQ").
+
+    Args:
+        rows: Record, sample, and the sizes of its sounds.
+        family: Counts the image and encodes the text.
+    """
+    height, width = family.fake_image_size
+    white = ImageSize(height=height, width=width, num_bytes=0)
+    injected: list[tuple[dict[str, Any], Sample, list[MediaCount]]] = []
+    for record, bare, sounds in rows:
+        sample = with_fake_image(bare)
+        left = iter(sounds)
+        sizes = [white if medium is FAKE_IMAGE else next(left) for medium in sample.media()]
+        try:
+            injected.append((record, sample, family.measure(sizes)))
+        except RefuseSample:
+            continue  # stays null: a plan that needs the image refuses the sample
+    encoded = family.encode_all([(sample, counts) for _, sample, counts in injected])
+    for (record, _, _), found in zip(injected, encoded, strict=True):
+        if not isinstance(found, RefuseSample):
+            record["num_tokens_with_fake"] = found.num_tokens
 
 
 def _bare_record(source: str, raw: RawRow) -> dict[str, Any]:
@@ -123,8 +155,10 @@ def media_state(sample: Sample, media: HeaderReader) -> int:
     return digest.intdigest()
 
 
-def _measure(record: dict[str, Any], sample: Sample, media: HeaderReader, family: Family) -> list[MediaCount]:
-    """Count the media of a sample from their headers, into its record and for its text."""
+def _measure(
+    record: dict[str, Any], sample: Sample, media: HeaderReader, family: Family
+) -> tuple[list[MediaSize], list[MediaCount]]:
+    """Sizes and counts of a sample's media from their headers; the counts go into its record too."""
     all_media = sample.media()
     for medium in all_media:
         if medium.kind not in family.kinds:
@@ -140,4 +174,4 @@ def _measure(record: dict[str, Any], sample: Sample, media: HeaderReader, family
         "stored_bytes": sum(count.stored_bytes for count in counts),
         "media_bytes": sum(size.num_bytes for size in sizes),
     }
-    return counts
+    return sizes, counts

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmprep.families.media.clips import load_clip, refuse_large_clip
+from vlmprep.families.media.fake_image import place_of, written_tokens
 from vlmprep.families.media.images import image_loader, load_image
 from vlmprep.families.media.sounds import load_sound, sampling_rate_of
 from vlmprep.families.text.control import control_pattern, refuse_control_text, refuse_joined_control_text
@@ -222,6 +223,27 @@ class BaseFamily(ABC):
     def fake_image(self) -> tuple[Encoded, MediaCount, Any]:
         """A white image in the template's image tokens and nothing else; see Family."""
         height, width = self.fake_image_size
+        encoded, count, text = self._fake_sequence
+        if text.endswith(tuple(filled_tokens(self.processor))):
+            encoded = with_token_behind(encoded, self.pad_token_id)
+        return encoded, count, Image.new("RGB", (width, height), (255, 255, 255))
+
+    def fake_tokens(self, encoded: Encoded) -> NDArray[np.bool_]:
+        """Which entries of a sequence are the fake image's that its sample got; see Family."""
+        alone = self._fake_sequence[0]
+        written = written_tokens(self.processor.tokenizer, alone.input_ids.tolist())
+        ids, repeats = alone.input_ids[written], alone.repeats[written]
+        at = place_of(ids, encoded.input_ids)
+        if at is None or not np.array_equal(encoded.repeats[at : at + len(ids)], repeats):
+            raise RefuseSample("no-fake-image", "the tokens of the fake image cannot be told from those of the text")
+        hidden = np.zeros(len(encoded.input_ids), dtype=np.bool_)
+        hidden[at : at + len(ids)] = True
+        return hidden
+
+    @functools.cached_property
+    def _fake_sequence(self) -> tuple[Encoded, MediaCount, str]:
+        """The sequence of a white image by itself, its count, and the text that it is the sequence of."""
+        height, width = self.fake_image_size
         literal = self._turns.image_literal()
         rendered = Rendered(text=literal, label_spans=(), num_control_tokens=0)
         try:
@@ -229,12 +251,9 @@ class BaseFamily(ABC):
             collapsed = self._encoder.collapse(rendered, [count], ["image"])
             (ids,) = self._encoder.tokenize([collapsed.text])
             assert not isinstance(ids, RefuseSample), "a template is Unicode"
-            encoded = self._encoder.encode(collapsed, ids)
-            if collapsed.text.endswith(tuple(filled_tokens(self.processor))):
-                encoded = with_token_behind(encoded, self.pad_token_id)
+            return self._encoder.encode(collapsed, ids), count, collapsed.text
         except RefuseSample as refusal:
             raise StopRun(f"the chat template writes {literal!r} for an image: {refusal.reason}") from refusal
-        return encoded, count, Image.new("RGB", (width, height), (255, 255, 255))
 
     @abstractmethod
     def pixel_rules(self) -> dict[str, PixelRule]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.fake_image import FAKE_IMAGE, with_fake_image
 from vlmprep.schema.family import Encoded, Family
 from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize
 from vlmprep.schema.packset import IGNORE_INDEX
@@ -40,6 +42,8 @@ class Medium:
     """Tokens beside them that are typed as its own."""
     tensors: dict[str, NDArray[Any]]
     """The model's inputs, as stored."""
+    fake: bool = False
+    """No medium of the sample's own: the white image that keeps the vision encoder running."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,6 +57,7 @@ class Document:
     media: tuple[Medium, ...]
     """In the conversation's order."""
     num_visual_tokens: int
+    hidden: NDArray[np.bool_]  # [S]: nobody may see this token: a fake image's inside the sample
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -63,20 +68,29 @@ class Document:
         return int(np.count_nonzero(self.labels != IGNORE_INDEX))
 
 
-def build_document(sample: Sample, *, family: Family, media: HeaderReader, num_tokens: int) -> Document:
+def build_document(
+    sample: Sample, *, family: Family, media: HeaderReader, num_tokens: int, white: Image.Image | None = None
+) -> Document:
     """Tokenize a sample, decode its media and shift its labels.
 
     Args:
         sample: The conversation.
         family: The model's family.
         media: Checks headers before anything is decoded.
-        num_tokens: What was counted for this sample, before the shift.
+        num_tokens: What was counted for this sample, before the shift; with the fake image, where it gets one.
+        white: The family's fake image, for a sample without pictures that gets it into its first user turn.
 
     Raises:
         RefuseSample: A medium does not decode, or the sample is no longer what was counted.
     """
+    sample = sample if white is None else with_fake_image(sample)
     all_media = sample.media()
-    sizes = tuple(media.size(medium, family.loader, with_sound=family.hears_clips) for medium in all_media)
+    sizes = tuple(
+        size_of(white)
+        if white and medium is FAKE_IMAGE
+        else media.size(medium, family.loader, with_sound=family.hears_clips)
+        for medium in all_media
+    )
     counts = family.measure(sizes)
     encoded = family.encode(sample, counts)
     if encoded.num_tokens != num_tokens:
@@ -84,19 +98,37 @@ def build_document(sample: Sample, *, family: Family, media: HeaderReader, num_t
             "changed-since-estimate",
             f"{num_tokens} tokens were counted, {encoded.num_tokens} are there now: media changed since `vlmprep estimate`",
         )
-    tensors = [_checked_tensors(family, medium, count) for medium, count in zip(all_media, counts, strict=True)]
-    return _document(encoded, sizes, counts, tensors, family)
+    tensors = [_checked_tensors(family, medium, count, white) for medium, count in zip(all_media, counts, strict=True)]
+    document = _document(encoded, sizes, counts, tensors, family)
+    return document if white is None else _with_hidden(document, all_media, encoded, family)
 
 
 def build_fake_document(family: Family) -> Document:
     """The white image that stands in a pack without media, as a document of its own without labels."""
     encoded, count, pixels = family.fake_image()
-    size = ImageSize(height=pixels.height, width=pixels.width, num_bytes=0)
-    return _document(encoded, (size,), [count], [family.tensors(pixels, count)], family)
+    document = _document(encoded, (size_of(pixels),), [count], [family.tensors(pixels, count)], family)
+    return replace(document, media=tuple(replace(medium, fake=True) for medium in document.media))
 
 
-def _checked_tensors(family: Family, medium: Media, count: MediaCount) -> dict[str, NDArray[Any]]:
-    tensors = family.tensors(family.load(medium), count)
+def size_of(white: Image.Image) -> ImageSize:
+    """The size of a fake image, which has no file."""
+    return ImageSize(height=white.height, width=white.width, num_bytes=0)
+
+
+def _with_hidden(document: Document, all_media: Sequence[Media], encoded: Encoded, family: Family) -> Document:
+    """A document whose fake image is marked, and its tokens hidden."""
+    hidden = np.repeat(family.fake_tokens(encoded), encoded.repeats)
+    assert not np.repeat(encoded.is_label, encoded.repeats)[hidden].any(), "a user's turn is never learned"
+    marked = (
+        replace(medium, fake=given is FAKE_IMAGE) for given, medium in zip(all_media, document.media, strict=True)
+    )
+    return replace(document, hidden=hidden[:-1], media=tuple(marked))
+
+
+def _checked_tensors(
+    family: Family, medium: Media, count: MediaCount, white: Image.Image | None
+) -> dict[str, NDArray[Any]]:
+    tensors = family.tensors(white if medium is FAKE_IMAGE else family.load(medium), count)
     for name, expected in count.inputs.items():
         if not np.array_equal(tensors[name], expected):
             raise RefuseSample(
@@ -138,4 +170,5 @@ def _document(
             for size, count, tensors in zip(sizes, counts, media, strict=True)
         ),
         num_visual_tokens=sum(count.num_visual_tokens for count in counts),
+        hidden=np.zeros(len(tokens.input_ids) - 1, dtype=np.bool_),
     )

@@ -24,6 +24,8 @@ class Pack:
     """Tokens of each real document."""
     fake_length: int
     """Tokens of the fake image's document; 0 without one."""
+    hidden_length: int
+    """Tokens that the fake image takes inside every document that has one; 0 without any."""
     media: tuple[tuple[int, Medium], ...]
     """Document number and medium, in order; 0 is the fake image's."""
     num_visual_tokens: int
@@ -39,7 +41,8 @@ class Pack:
 def assemble_pack(documents: Sequence[Document], fake: Document | None = None) -> Pack:
     """Concatenate documents, the fake image behind the real ones.
 
-    `attention_mask` numbers the real documents 1..n and is 0 on the fake one, so no real token can see it.
+    `attention_mask` numbers the real documents 1..n and is 0 on the fake one, and on fake images inside documents, so no
+    real token can see them.
 
     Args:
         documents: Real documents, in order.
@@ -50,10 +53,13 @@ def assemble_pack(documents: Sequence[Document], fake: Document | None = None) -
     lengths = [len(document) for document in laid]
     numbers = np.arange(1, len(laid) + 1)
     numbers[len(documents) :] = 0
+    hidden = np.concatenate([document.hidden for document in laid])
+    attention_mask = np.repeat(numbers.astype(_number_dtype(len(documents))), lengths)
+    attention_mask[hidden] = 0
     fields: dict[str, NDArray[Any]] = {
         "input_ids": np.concatenate([document.input_ids for document in laid]),
         "labels": np.concatenate([document.labels for document in laid]),
-        "attention_mask": np.repeat(numbers.astype(_number_dtype(len(documents))), lengths),
+        "attention_mask": attention_mask,
         "position_ids": np.concatenate([document.position_ids for document in laid], axis=-1),
         "mm_token_type_ids": np.concatenate([document.mm_token_type_ids for document in laid]),
     }
@@ -66,6 +72,7 @@ def assemble_pack(documents: Sequence[Document], fake: Document | None = None) -
         fields=fields,
         document_lengths=tuple(lengths[: len(documents)]),
         fake_length=len(fake) if fake else 0,
+        hidden_length=max(int(document.hidden.sum()) for document in laid),
         media=media,
         num_visual_tokens=sum(document.num_visual_tokens for document in laid),
         num_label_tokens=sum(document.num_label_tokens for document in documents),

@@ -239,7 +239,11 @@ def _ledger_settings(settings: CountSettings) -> dict[str, Any]:
         "processor": {**asdict(settings.family), "options": [list(pair) for pair in settings.family.options]},
         "fingerprint": fingerprint(family, settings.family),
         "limits": settings.limits(),
-        "fake_image": {"num_tokens": encoded.num_tokens, "num_visual_tokens": count.num_visual_tokens},
+        "fake_image": {
+            "num_tokens": encoded.num_tokens,
+            "num_visual_tokens": count.num_visual_tokens,
+            "stored_bytes": count.stored_bytes,
+        },
     }
 
 

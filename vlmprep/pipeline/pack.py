@@ -18,6 +18,7 @@ import vlmprep
 from vlmprep.counting.ledger import Ledger
 from vlmprep.families.loading import load_family
 from vlmprep.pipeline.accounts import write_accounts
+from vlmprep.pipeline.fakes import FAKE_COLUMNS, gets_fake_image, with_fakes
 from vlmprep.pipeline.packjob import PackJob, SampleLocator, ShardUnit
 from vlmprep.pipeline.plan import num_refused
 from vlmprep.pipeline.planfile import Plan
@@ -38,7 +39,7 @@ __all__ = ["pack", "packing_began", "source_specs"]
 SETTINGS_FILE = "settings.json"
 TOKEN_BYTES = 27
 """Bytes of a token in a pack's tensors: ids 4, labels 4, mask 2 to 4, positions up to 12, type 1, and room."""
-LOCATOR_COLUMNS = ("source", "row", "row_offset", "row_bytes", "row_xxh3", "num_tokens", "stored_bytes")
+LOCATOR_COLUMNS = ("source", "row", "row_offset", "row_bytes", "row_xxh3", "num_tokens", "stored_bytes", *FAKE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ def _write_shards(
 ) -> int:
     """How many shards there are; only those without a receipt are written."""
     table = ledger.read(LOCATOR_COLUMNS)
+    table = with_fakes(table, gets_fake_image(table, job.fake_image), ledger)
     ranges = list(_shard_ranges(plan, table, job))
     missing: list[ShardRange] = []
     late: Counter[str] = Counter()

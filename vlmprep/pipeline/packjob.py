@@ -15,6 +15,7 @@ from vlmprep.packing.pack import Pack, assemble_pack
 from vlmprep.pipeline.estimate import row_reader
 from vlmprep.pipeline.settings import CountSettings, PackSettings
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.fake_image import has_pictures
 from vlmprep.schema.packset import shard_name
 from vlmprep.shardformat.pack import encode_pack
 from vlmprep.shardformat.packinfo import FakeImage, MediumInfo, PackInfo, SampleRef
@@ -40,6 +41,7 @@ class SampleLocator:
     row_bytes: int
     row_xxh3: int
     num_tokens: int
+    """Before the shift; with the fake image, where it gets one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class PackJob:
     counts: CountSettings
     settings: PackSettings
     pack_size: int
-    fake_image: Literal["pack", "none"]
+    fake_image: Literal["pack", "sample", "none"]
     digest: str
     """Of everything that the shards' bytes depend on."""
 
@@ -82,6 +84,7 @@ class ShardMaker:
         self._rows = [row_reader(spec, job.counts) for spec in job.specs]
         self._files: dict[int, IO[bytes]] = {}
         self._fake = build_fake_document(self._family)
+        self._white = self._family.fake_image()[2]
 
     def __call__(self, unit: ShardUnit) -> Receipt:
         """Write, commit and receipt one shard."""
@@ -132,7 +135,14 @@ class ShardMaker:
         for locator in locators:
             try:
                 sample = self._rows[locator.source].sample(locator.row, self._read(locator))
-                document = build_document(sample, family=self._family, media=self._media, num_tokens=locator.num_tokens)
+                gets_fake = self._job.fake_image == "sample" and not has_pictures(sample)
+                document = build_document(
+                    sample,
+                    family=self._family,
+                    media=self._media,
+                    num_tokens=locator.num_tokens,
+                    white=self._white if gets_fake else None,
+                )
             except RefuseSample as refusal:
                 refused.append(Refusal(sample=locator.sample, code=refusal.code, reason=refusal.reason))
                 continue
@@ -163,9 +173,9 @@ class ShardMaker:
 
     def _info(self, pack_id: int, pack: Pack, references: list[SampleRef]) -> PackInfo:
         fake = None
-        if pack.fake_length:
-            height, width = self._family.fake_image_size
-            fake = FakeImage(kind="pack", length=pack.fake_length, height=height, width=width)
+        if length := pack.fake_length or pack.hidden_length:
+            kind = "pack" if pack.fake_length else "sample"
+            fake = FakeImage(kind=kind, length=length, height=self._white.height, width=self._white.width)
         return PackInfo(
             pack_id=pack_id,
             samples=tuple(references),
@@ -179,6 +189,7 @@ class ShardMaker:
                     num_tokens=medium.num_placeholders,
                     num_framing=medium.num_framing,
                     rows={name: len(tensor) for name, tensor in medium.tensors.items()},
+                    fake=medium.fake and document > 0,
                 )
                 for document, medium in pack.media
             ),

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlmprep.counting.ledger import Ledger
+from vlmprep.pipeline.fakes import FAKE_COLUMNS, gets_fake_image, with_fakes
 from vlmprep.pipeline.output import output_folder
-from vlmprep.pipeline.planfile import PLAN_FILE, Overlong, Plan, open_plan, write_plan
+from vlmprep.pipeline.planfile import PLAN_FILE, Plan, Unfit, open_plan, write_plan
 from vlmprep.pipeline.recognize import Kind
 from vlmprep.pipeline.settings import PlanSettings, refuse_other_settings
 from vlmprep.planning import PackPlan, plan_packs
@@ -27,6 +28,7 @@ __all__ = ["STRAGGLER_RANKS", "check_refusal_budget", "make_plan", "num_refused"
 SAMPLE_RATIO_SEED = 42
 """The reference's own seed for `sample_ratio`."""
 STRAGGLER_RANKS = (8, 64, 512)
+COLUMNS = ("status", "num_tokens", "num_visual_tokens", "num_audios", *FAKE_COLUMNS)
 ONE_PROJECTION = ("phi4_multimodal",)
 """Families whose models project all sounds of a batch another way as soon as any image is in it; see docs/leaks.md."""
 
@@ -55,9 +57,11 @@ def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool
                     "Give another --out to pack what the ledger holds now.",
                 )
             (out / PLAN_FILE).unlink()
-        table = ledger.read(["status", "num_tokens", "num_visual_tokens", "num_images", "num_audios"])
+        table = ledger.read(COLUMNS)
+        gets_fake = gets_fake_image(table, settings.fake_image)
+        table = with_fakes(table, gets_fake, ledger)
         fake_tokens = _fake_tokens(ledger, settings)
-        used, refused = _select(ledger, table, settings, fake_tokens)
+        used, refused = _select(ledger, table, settings, fake_tokens, gets_fake)
         if not len(used):
             raise StopRun(
                 f"no sample can be packed{_with_reasons(_refusals(ledger, refused))}",
@@ -73,11 +77,14 @@ def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool
             seed=settings.seed,
             fake_tokens=fake_tokens,
         )
-        write_plan(out, plan, used, refused, {**identity, "statistics": statistics(plan, settings.pack_size)})
+        num_fakes = int(np.count_nonzero(plan.needs_fake) + np.count_nonzero(gets_fake[used]))
+        write_plan(
+            out, plan, used, refused, {**identity, "statistics": statistics(plan, settings.pack_size, num_fakes)}
+        )
     return open_plan(out)
 
 
-def statistics(plan: PackPlan, pack_size: int) -> dict[str, Any]:
+def statistics(plan: PackPlan, pack_size: int, num_fakes: int) -> dict[str, Any]:
     """What a plan promises."""
     visual = plan.pack_visual_tokens
     return {
@@ -87,7 +94,7 @@ def statistics(plan: PackPlan, pack_size: int) -> dict[str, Any]:
         "num_visual_tokens": int(visual.sum()),
         "min_packs": -(-int(plan.pack_tokens.sum()) // pack_size),
         "fill": plan.fill,
-        "fake_images": int(np.count_nonzero(plan.needs_fake)),
+        "fake_images": num_fakes,
         "visual_tokens_per_pack": {
             "min": int(visual.min()), "mean": float(visual.mean()), "max": int(visual.max())
         },
@@ -109,15 +116,14 @@ def check_refusal_budget(ledger: Ledger, plan: Plan, max_refused: float) -> None
         StopRun: With the reasons, their counts and an example each.
     """
     num_rows = ledger.summary["rows"]["all"]
-    overlong = [
-        Overlong(sample=sample, reason=reason)
-        for sample, reason in zip(*plan.refused.select(["sample", "reason"]).to_pydict().values(), strict=True)
+    unfit = [
+        Unfit(sample=row["sample"], code=row["reason_code"], reason=row["reason"]) for row in plan.refused.to_pylist()
     ]
     refused = num_refused(ledger, plan)
     if refused > max_refused * num_rows:
         raise StopRun(
             f"{refused} of {num_rows} rows are refused ({refused / num_rows:.2%}), "
-            f"more than --max-refused {max_refused:g} allows{_with_reasons(_refusals(ledger, overlong))}",
+            f"more than --max-refused {max_refused:g} allows{_with_reasons(_refusals(ledger, unfit))}",
             "Repair the rows, or allow a larger share with --max-refused.",
         )
 
@@ -128,13 +134,13 @@ def num_refused(ledger: Ledger, plan: Plan) -> int:
     return int(rows["all"] - rows["ok"] + plan.refused.num_rows)
 
 
-def _refusals(ledger: Ledger, overlong: Sequence[Overlong]) -> list[dict[str, Any]]:
+def _refusals(ledger: Ledger, unfit: Sequence[Unfit]) -> list[dict[str, Any]]:
     """Refusals by reason, as `counting.ledger.refusal_counts` has them, with the plan's own behind the ledger's."""
     refusals: list[dict[str, Any]] = list(ledger.summary["rows"]["refused"])
-    if overlong:
-        first = overlong[0]
-        place = ledger.read(["source", "row"]).slice(first.sample, 1).to_pylist()[0]
-        refusals.append({"code": "overlong", "rows": len(overlong), "example": {**place, "reason": first.reason}})
+    for code in dict.fromkeys(sample.code for sample in unfit):
+        alike = [sample for sample in unfit if sample.code == code]
+        place = ledger.read(["source", "row"]).slice(alike[0].sample, 1).to_pylist()[0]
+        refusals.append({"code": code, "rows": len(alike), "example": {**place, "reason": alike[0].reason}})
     return refusals
 
 
@@ -164,7 +170,7 @@ def _check_sounds(ledger: Ledger, chosen: pa.Table, settings: PlanSettings) -> N
     alone = (_column(chosen, "num_audios") > 0) & ~images
     if family not in ONE_PROJECTION or not alone.any():
         return
-    if images.any() or settings.fake_image == "pack":
+    if images.any() or settings.fake_image != "none":
         beside = f"{np.count_nonzero(images)} samples with images" if images.any() else "fake images"
         raise StopRun(
             f"{family} projects the sounds of a batch by another layer as soon as any image is in it, so "
@@ -174,25 +180,33 @@ def _check_sounds(ledger: Ledger, chosen: pa.Table, settings: PlanSettings) -> N
 
 
 def _select(
-    ledger: Ledger, table: pa.Table, settings: PlanSettings, fake_tokens: int
-) -> tuple[NDArray[np.int64], list[Overlong]]:
-    """Ledger numbers of the samples to pack, and of those that are too long."""
+    ledger: Ledger, table: pa.Table, settings: PlanSettings, fake_tokens: int, gets_fake: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], list[Unfit]]:
+    """Ledger numbers of the samples to pack; and those that are too long, or should hold an image and have no place for it."""
     usable = pc.equal(table["status"], OK).to_numpy(zero_copy_only=False) & _within_ratio(ledger, table.num_rows)
     length = _column(table, "num_tokens") - 1
     room = settings.pack_size - np.where(_column(table, "num_visual_tokens") > 0, 0, fake_tokens)
-    fits = length <= room
+    fits = (length >= 0) & (length <= room)
     refused = [
-        Overlong(
-            sample=int(sample), reason=_overlong_reason(int(length[sample]), settings.pack_size, int(room[sample]))
-        )
-        for sample in np.flatnonzero(usable & ~fits)
+        _unfit(sample, int(length[sample]), settings.pack_size, int(room[sample]), bool(gets_fake[sample]))
+        for sample in np.flatnonzero(usable & ~fits).tolist()
     ]
     return np.flatnonzero(usable & fits), refused
 
 
-def _overlong_reason(length: int, pack_size: int, room: int) -> str:
+def _unfit(sample: int, length: int, pack_size: int, room: int, gets_fake: bool) -> Unfit:
+    if length < 0:
+        reason = (
+            "the chat template takes no image in this conversation's first user turn; --fake-image pack needs no place"
+        )
+        return Unfit(sample=sample, code="no-fake-image", reason=reason)
+    return Unfit(sample=sample, code="overlong", reason=_overlong_reason(length, pack_size, room, gets_fake))
+
+
+def _overlong_reason(length: int, pack_size: int, room: int, gets_fake: bool) -> str:
+    with_fake = " with the fake image in it" if gets_fake else ""
     beside = "" if room == pack_size else f" less {pack_size - room} for the fake image that a text-only pack needs"
-    return f"{length} tokens after the shift, a pack holds {pack_size}{beside}"
+    return f"{length} tokens after the shift{with_fake}, a pack holds {pack_size}{beside}"
 
 
 def _within_ratio(ledger: Ledger, num_rows: int) -> NDArray[np.bool_]:

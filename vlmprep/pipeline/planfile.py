@@ -22,7 +22,7 @@ from vlmprep.planning.plan import PackPlan
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, write_json
 
-__all__ = ["PLAN_FILE", "Overlong", "Plan", "open_plan", "write_plan"]
+__all__ = ["PLAN_FILE", "Plan", "Unfit", "open_plan", "write_plan"]
 
 PLAN_FILE = "plan.json"
 BINS = pa.schema(
@@ -33,16 +33,18 @@ BINS = pa.schema(
         ("needs_fake", pa.bool_()),
     ]
 )
-"""Tokens after the shift, the fake image's not included."""
+"""Tokens after the shift, without those of a fake image that is a document of its own."""
 REFUSED = pa.schema([("sample", pa.int64()), ("reason_code", pa.string()), ("reason", pa.string())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overlong:
-    """A sample that fits into no pack of this size."""
+class Unfit:
+    """A sample that this plan can put into no pack."""
 
     sample: int
     """Its number in the ledger."""
+    code: str
+    """`overlong`: it is longer than a pack; `no-fake-image`: it has no place for the fake image that it should get."""
     reason: str
 
 
@@ -77,7 +79,7 @@ class Plan:
 
 
 def write_plan(
-    root: Path, plan: PackPlan, samples: NDArray[np.int64], refused: Sequence[Overlong], summary: dict[str, Any]
+    root: Path, plan: PackPlan, samples: NDArray[np.int64], refused: Sequence[Unfit], summary: dict[str, Any]
 ) -> None:
     """Publish a plan.
 
@@ -96,7 +98,7 @@ def write_plan(
         pa.array(plan.needs_fake),
     ]
     _write(root / "bins.arrow", pa.record_batch(columns, schema=BINS))
-    rows = [{"sample": r.sample, "reason_code": "overlong", "reason": r.reason} for r in refused]
+    rows = [{"sample": r.sample, "reason_code": r.code, "reason": r.reason} for r in refused]
     _write(root / "refused.arrow", pa.RecordBatch.from_pylist(rows, schema=REFUSED))
     digest = hashlib.sha256(canonical_json(summary["settings"]) + summary["ledger"].encode())
     digest.update(np.ascontiguousarray(plan.offsets).tobytes())

@@ -71,8 +71,8 @@ class PlanSettings:
     """Tokens that a pack holds at most, after the shift."""
     balance: Literal["compute", "vt", "none"] = "vt"
     """What is made equal across packs."""
-    fake_image: Literal["pack", "none"] = "pack"
-    """Whether a pack without media gets a fake image."""
+    fake_image: Literal["pack", "sample", "none"] = "pack"
+    """Whether a pack without pictures gets a fake image, or every sample without them."""
     seed: int = 0
 
     def __post_init__(self) -> None:

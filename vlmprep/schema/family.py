@@ -155,6 +155,20 @@ class Family(Protocol):
         """The image that stands in packs without media: its sequence, its count, and its decoded pixels."""
         ...
 
+    def fake_tokens(self, encoded: Encoded) -> NDArray[np.bool_]:
+        """Which entries of a sequence stand for the fake image that its sample got; nobody may see these.
+
+        Args:
+            encoded: Of a sample with the fake image as its only picture.
+
+        Returns:
+            [C], as `encoded` has them: all that the processor writes for it, from its first to its last added token.
+
+        Raises:
+            RefuseSample: They cannot be told from the text.
+        """
+        ...
+
     def pixel_rules(self) -> dict[str, PixelRule]:
         """How each media field becomes the processor's, for those that are stored otherwise; pixels and sound above all."""
         ...

@@ -21,6 +21,7 @@ LEDGER = pa.schema(
         ("num_visual_tokens", pa.int32()),
         ("num_label_tokens", pa.int32()),
         ("num_left_out_characters", pa.int32()),
+        ("num_tokens_with_fake", pa.int32()),
         ("num_images", pa.int32()),
         ("num_videos", pa.int32()),
         ("num_audios", pa.int32()),
@@ -34,6 +35,8 @@ LEDGER = pa.schema(
     ]
 )
 """num_tokens counts before the shift; num_left_out_characters are those of thoughts of earlier turns, which the chat template
-leaves out as it does at inference; stored_bytes are those of its media's tensors in a pack, before compression.
+leaves out as it does at inference; num_tokens_with_fake counts a sample without pictures as it is with a fake image in its
+first user turn, null where there are pictures or where there is no place for one; stored_bytes are those of its media's
+tensors in a pack, before compression.
 row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
 is still the row that was counted; media_state is a digest of path, size and modification time of its media files."""

@@ -29,12 +29,12 @@ class SampleRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeImage:
-    """The white image that a pack without media holds, so that the vision encoder runs."""
+    """The white image that a pack without pictures holds, or every document without them, so that the vision encoder runs."""
 
     kind: str
-    """`pack`: a last document of its own; `sample`: one inside every document that has no media."""
+    """`pack`: a last document of its own; `sample`: one inside every document that has no pictures."""
     length: int
-    """Tokens that it takes; `pack`: of its document, after the shift."""
+    """Tokens that it takes; `pack`: of its document, after the shift; `sample`: in each of these documents, all hidden."""
     height: int
     """Pixels."""
     width: int
@@ -57,6 +57,8 @@ class MediumInfo:
     """By field: its entries along the first axis; they lie behind those of the media before it."""
     num_framing: int = 0
     """Tokens beside those that it fills that `mm_token_type_ids` counts as its own; not in key.json where there are none."""
+    fake: bool = False
+    """No medium of the sample's own but a fake image inside its document; not in key.json where it is the sample's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +94,15 @@ class PackInfo:
         if len(self.samples) != len(self.document_lengths):
             raise ValueError(f"{len(self.samples)} samples but {len(self.document_lengths)} document lengths")
 
+    @property
+    def all_lengths(self) -> list[int]:
+        """Tokens of every document, a fake image's own last."""
+        own = [self.fake.length] if self.fake is not None and self.fake.kind != "sample" else []
+        return [*self.document_lengths, *own]
+
     def num_media(self, kind: str) -> int:
         """How many media of one kind the samples have."""
-        return sum(medium.kind == kind and medium.document > 0 for medium in self.media)
+        return sum(medium.kind == kind and medium.document > 0 and not medium.fake for medium in self.media)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""
@@ -138,8 +146,8 @@ def _shallow(value: SampleRef | FakeImage | MediumInfo | MemberInfo) -> dict[str
 
 
 def _plain_medium(medium: MediumInfo) -> dict[str, Any]:
-    value = _shallow(medium)
-    return value if medium.num_framing else {name: entry for name, entry in value.items() if name != "num_framing"}
+    left_out = {name for name in ("num_framing", "fake") if not getattr(medium, name)}
+    return {name: entry for name, entry in _shallow(medium).items() if name not in left_out}
 
 
 def _medium(value: dict[str, Any]) -> MediumInfo:

@@ -47,13 +47,15 @@ class MediumView:
     """Of the original, as in MediumInfo."""
     num_tokens: int
     """Placeholders that it fills."""
+    fake: bool = False
+    """A white image that nobody sees."""
 
     @property
     def name(self) -> str:
         """What it is, in words: `image 640x480`, `video 640x480 40 frames`, `audio 3.2 s`."""
         match self.kind, self.shape:
             case "image", (height, width):
-                return f"image {width}x{height}"
+                return f"{'fake ' if self.fake else ''}image {width}x{height}"
             case "video", (frames, height, width):
                 return f"video {width}x{height} {frames} frames"
             case "audio", (samples, rate) if rate:
@@ -173,7 +175,7 @@ def read_pack(root: Path, index: PackIndex, pack_id: int) -> tuple[PackInfo, dic
 
 def documents_of(info: PackInfo, fields: dict[str, Array], decoder: Decoder | None) -> Iterator[DocumentView]:
     """Every document of a pack, the fake image's last."""
-    lengths = [*info.document_lengths, *([info.fake.length] if info.fake else [])]
+    lengths = info.all_lengths
     ends = np.cumsum(lengths)
     documents = [_tokens(fields, slice(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
     runs = [_runs(tokens) for tokens in documents]
@@ -186,7 +188,7 @@ def documents_of(info: PackInfo, fields: dict[str, Array], decoder: Decoder | No
             num_tokens=lengths[number - 1],
             num_label_tokens=int(np.count_nonzero(tokens.trained)),
             media=media,
-            spans=tuple(_spans(tokens, own, media, decoder, "fake " if is_fake else "")),
+            spans=tuple(_spans(tokens, own, media, decoder)),
         )
 
 
@@ -213,7 +215,12 @@ def _runs(tokens: Tokens) -> list[Run]:
 def _media_of(info: PackInfo, document: int) -> tuple[MediumView, ...]:
     """The media of one document, 0 for the fake image's."""
     return tuple(
-        MediumView(kind=medium.kind, shape=medium.shape, num_tokens=medium.num_tokens + medium.num_framing)
+        MediumView(
+            kind=medium.kind,
+            shape=medium.shape,
+            num_tokens=medium.num_tokens + medium.num_framing,
+            fake=medium.fake or document == 0,
+        )
         for medium in info.media
         if medium.document == document
     )
@@ -234,10 +241,8 @@ def _labels(media: Sequence[MediumView], runs: Sequence[Run]) -> Iterator[str]:
         yield " ".join(shown) or f"... {run.num_tokens} tokens"
 
 
-def _spans(
-    tokens: Tokens, runs: Sequence[Run], media: Sequence[MediumView], decoder: Decoder | None, prefix: str
-) -> Iterator[Span]:
-    labels = (f"<{prefix}{label}>" for label in _labels(media, [run for run in runs if run.type]))
+def _spans(tokens: Tokens, runs: Sequence[Run], media: Sequence[MediumView], decoder: Decoder | None) -> Iterator[Span]:
+    labels = (f"<{label}>" for label in _labels(media, [run for run in runs if run.type]))
     for run in runs:
         if run.type:
             yield Span(text=next(labels), role="media", trained=run.trained)

@@ -33,7 +33,8 @@ class PackSetReport:
     """Of all shards."""
     fill: float
     """Share of the packs' tokens that is taken, fake images included."""
-    num_fake_images: int
+    num_fake_images: int | None
+    """Of packs; None where they stand in samples."""
     refused: list[dict[str, Any]]
     """Rows refused by any stage, by reason with an example each."""
     spread: Spread
@@ -75,7 +76,7 @@ def inspect_packset(root: Path) -> PackSetReport:
         manifest=manifest,
         num_bytes=sum(shard.size for shard in manifest.shards),
         fill=manifest.num_tokens / (manifest.num_packs * manifest.pack_size),
-        num_fake_images=int(np.count_nonzero(has_fake)),
+        num_fake_images=None if manifest.settings.get("fake_image") == "sample" else int(np.count_nonzero(has_fake)),
         refused=refusals_of(root / SAMPLES_FILE) if manifest.rows.refused else [],
         spread=spread_of(columns, manifest.pack_size),
     )

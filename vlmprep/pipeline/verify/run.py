@@ -111,7 +111,7 @@ def rules_of(manifest: Manifest) -> PackRules:
     return PackRules(
         pack_size=manifest.pack_size,
         position_axes=manifest.position_axes,
-        needs_image=manifest.settings.get("fake_image") == "pack",
+        fake_image=str(manifest.settings.get("fake_image")),
         pixel_fields=frozenset(name for name, rule in manifest.pixels.items() if rule.arithmetic != "stored"),
         patches_per_visual_token=merge_size**2 if is_qwen and isinstance(merge_size, int) and merge_size > 0 else None,
     )

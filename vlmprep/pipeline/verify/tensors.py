@@ -32,8 +32,8 @@ class PackRules:
 
     pack_size: int
     position_axes: int
-    needs_image: bool
-    """A pack without media has a fake image."""
+    fake_image: str
+    """`pack`: a pack without pictures has a fake image; `sample`: every document without them has one; `none`."""
     pixel_fields: frozenset[str]
     """Fields that hold uint8 pixels, by the manifest's rules."""
     patches_per_visual_token: int | None
@@ -44,7 +44,7 @@ class PackRules:
 class Layout:
     """Where the documents of a pack lie, the fake image's included; n of them over S tokens."""
 
-    numbers: NDArray[np.int64]  # [S]: 1..n, 0 on the fake image
+    numbers: NDArray[np.int64]  # [S]: 1..n, 0 on the fake image's own document
     starts: NDArray[np.int64]  # [n]
     lengths: NDArray[np.int64]  # [n]
     num_real: int
@@ -67,7 +67,7 @@ def tensor_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord
         yield from found
         return
     layout = layout_of(info)
-    yield from number_problems(fields, layout)
+    yield from number_problems(info, fields, layout)
     yield from label_problems(fields, layout)
     yield from position_problems(fields, layout)
     yield from fake_problems(info, rules)
@@ -94,21 +94,16 @@ def shape_problems(fields: Mapping[str, Array], rules: PackRules) -> Iterator[st
 
 def length_problems(info: PackInfo, size: int) -> Iterator[str]:
     """Document lengths that do not add up to the pack."""
-    lengths = all_lengths(info)
+    lengths = info.all_lengths
     if any(length < 1 for length in lengths):
         yield f"key.json gives a document {min(lengths)} tokens"
     elif sum(lengths) != size:
         yield f"its documents have {sum(lengths)} tokens by key.json, input_ids holds {size}"
 
 
-def all_lengths(info: PackInfo) -> list[int]:
-    """Tokens of every document, the fake image's last."""
-    return [*info.document_lengths, *([info.fake.length] if info.fake else [])]
-
-
 def layout_of(info: PackInfo) -> Layout:
     """Where key.json puts the documents."""
-    lengths = np.array(all_lengths(info), dtype=np.int64)
+    lengths = np.array(info.all_lengths, dtype=np.int64)
     num_real = len(info.document_lengths)
     numbers = np.arange(1, len(lengths) + 1)
     numbers[num_real:] = 0
@@ -117,11 +112,35 @@ def layout_of(info: PackInfo) -> Layout:
     )
 
 
-def number_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[str]:
-    """attention_mask: documents 1..n in order, 0 on exactly the fake image's tail."""
+def number_problems(info: PackInfo, fields: Mapping[str, Array], layout: Layout) -> Iterator[str]:
+    """attention_mask: documents 1..n in order, 0 on exactly the fake image's tail, or on its tokens in documents."""
     mask = fields["attention_mask"]
-    if (at := first(mask != layout.numbers)) is not None:
+    holes = (mask == 0) & (layout.numbers > 0)
+    with_fake = {medium.document for medium in info.media if medium.fake}
+    hidden: set[int] = set()
+    for document in np.unique(layout.numbers[holes]).tolist():
+        if document in with_fake:
+            hidden.add(document)
+            yield from hidden_problems(info, fields, layout.numbers == document, document)
+    if missing := sorted(with_fake - hidden):
+        yield f"document {missing[0]} has a fake image by key.json, and hides no token"
+    if (at := first((mask != layout.numbers) & ~(holes & np.isin(layout.numbers, sorted(hidden))))) is not None:
         yield f"attention_mask is {mask[at]} at token {at}, expected {layout.numbers[at]} by key.json's document lengths"
+
+
+def hidden_problems(
+    info: PackInfo, fields: Mapping[str, Array], own: NDArray[np.bool_], document: int
+) -> Iterator[str]:
+    """A document whose hidden tokens are other than its fake image's: one run, as long as key.json says, all its pictures'."""
+    places = np.flatnonzero(fields["attention_mask"][own] == 0)
+    length = info.fake.length if info.fake else 0
+    if len(places) != length or places[-1] - places[0] + 1 != length:
+        yield f"document {document} hides {len(places)} tokens from its token {places[0]} on, its fake image has {length}"
+    visual = np.flatnonzero(np.isin(fields["mm_token_type_ids"][own], (1, 2)))
+    if len(shown := np.setdiff1d(visual, places)):
+        yield f"token {shown[0]} of document {document} belongs to its fake image and is not hidden"
+    if len(learned := places[places > 0]) and (fields["labels"][own][learned - 1] != IGNORE_INDEX).any():
+        yield f"document {document} learns a token of its fake image"
 
 
 def label_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[str]:
@@ -134,7 +153,7 @@ def label_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[str]
         yield f"input_ids is {ids[at]} at token {at}"
     if (at := first(is_label & (labels < 0))) is not None:
         yield f"the label of token {at} is {labels[at]}, expected a token id or {IGNORE_INDEX}"
-    if (at := first(is_label & (layout.numbers == 0))) is not None:
+    if (at := first(is_label & (fields["attention_mask"] == 0))) is not None:
         yield f"token {at} belongs to the fake image and has the label {labels[at]}"
     if (at := first(is_label & has_next & (labels != np.roll(ids, -1)))) is not None:
         yield f"the label of token {at} is {labels[at]}, the next token of document {layout.numbers[at]} is {ids[at + 1]}"
@@ -161,15 +180,32 @@ def position_problems(fields: Mapping[str, Array], layout: Layout) -> Iterator[s
 
 
 def fake_problems(info: PackInfo, rules: PackRules) -> Iterator[str]:
-    """The fake image stands in packs without pictures, and only there; sounds are none."""
+    """A fake image stands in packs without pictures, or in documents without them, and only there; sounds are none."""
     has_media = any(medium.document and medium.kind != "audio" for medium in info.media)
-    if info.fake is None:
-        if rules.needs_image and not has_media:
+    if rules.fake_image == "sample" and info.samples:
+        yield from sample_fake_problems(info)
+    elif any(medium.fake for medium in info.media):
+        yield "a document has a fake image, though --fake-image sample was not asked for"
+    elif info.fake is None:
+        if rules.fake_image == "pack" and not has_media:
             yield "it holds neither media nor a fake image, though --fake-image pack was asked for"
     elif info.fake.kind != "pack":
         yield f"key.json has a fake image of the unknown kind {info.fake.kind!r}"
     elif has_media:
         yield f"it has a fake image beside {info.num_media('image')} images and {info.num_media('video')} videos"
+
+
+def sample_fake_problems(info: PackInfo) -> Iterator[str]:
+    """Documents of a set made with `--fake-image sample`: pictures of their own, or one fake image."""
+    for document in range(1, len(info.samples) + 1):
+        own = [medium for medium in info.media if medium.document == document and medium.kind != "audio"]
+        fakes = sum(medium.fake for medium in own)
+        if not own:
+            yield f"document {document} has neither pictures nor a fake image, though --fake-image sample was asked for"
+        elif fakes and len(own) > 1:
+            yield f"document {document} has {fakes} fake images beside {len(own) - fakes} pictures"
+    if (kind := info.fake and info.fake.kind) != ("sample" if any(medium.fake for medium in info.media) else None):
+        yield f"key.json has a fake image of the kind {kind!r}, its documents do not bear it out"
 
 
 def count_problems(info: PackInfo, fields: Mapping[str, Array], row: PackRecord) -> Iterator[str]:
