@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.conftest import ProcessorDir
+from tests.clips import Recipe, clip
+from tests.conftest import FamilyProcessorDir, ProcessorDir
+from tests.every_family.corpus import write_audio
 from tests.runs import chat, picture, write_jsonl
 
 
@@ -273,3 +276,36 @@ def test_settings_of_the_processor_change_what_is_counted(
     code, _, said = vlmprep(*command[:-2], "max_pixels", "--json")
     assert code == 2
     assert "is not NAME=VALUE" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [
+        (("--max-clip-frames", 11), "clip-too-long"),
+        (("--max-clip-bytes", 12 * 48 * 64 * 3 - 1), "clip-too-large"),
+        (("--max-audio-seconds", 0.4), "sound-too-long"),
+        ((), None),
+    ],
+)
+def test_limits_on_clips_and_sounds_reach_the_refusal(
+    vlmprep: Any,
+    family_processor_dir: FamilyProcessorDir,
+    tmp_path: Path,
+    option: tuple[object, ...],
+    code: str | None,
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(clip(Recipe(num_frames=12, height=48, width=64)))
+    write_audio(tmp_path / "a.wav", 0.5, 16_000, np.random.default_rng(0))
+    answer = {"role": "assistant", "content": "A gradient."}
+    rows = [
+        {"messages": [{"role": "user", "content": "<video>What?"}, answer], "videos": ["a.mp4"]},
+        {"messages": [{"role": "user", "content": "<audio>What?"}, answer], "audios": ["a.wav"]},
+    ]
+    source = write_jsonl(tmp_path / "clips.jsonl", rows)
+    processor = family_processor_dir("qwen3_omni")
+    arguments = ("--processor", processor, "-o", tmp_path / "ledger", "-j", 0, "--json", "--max-refused", 1)
+    exit_code, out, _ = vlmprep("estimate", source, *arguments, *option)
+    summary = json.loads(out)
+    assert exit_code == 0
+    assert summary["rows"]["ok"] == (2 if code is None else 1)
+    assert code is None or code in out
