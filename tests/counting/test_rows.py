@@ -116,7 +116,7 @@ def test_a_usable_row_is_recorded_in_full(reader, processor_dir):
     record = count(raw, reader, family)
     sample = reader.sample(7, raw.data)
     truth = full_run(family, sample)
-    assert set(record) | {"reason", "reason_code"} == set(LEDGER.names)
+    assert set(record) | {"reason", "reason_code", "num_tokens_with_fake"} == set(LEDGER.names)
     assert (record["source"], record["row"], record["sample_id"], record["status"]) == ("s", 7, "mine", OK)
     assert (record["row_offset"], record["row_bytes"]) == (123, len(raw.data))
     assert record["num_tokens"] == len(truth["input_ids"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +25,7 @@ from tests.runs import run, write_jsonl
 from vlmprep.automodel import fake_image
 from vlmprep.automodel.fake_image import inject_fake_image_into_conversation, mask_fake_vision_tokens_single
 from vlmprep.engines.local import LocalEngine
+from vlmprep.families.base import BaseFamily
 from vlmprep.families.loading import load_family
 from vlmprep.families.media.sounds import sampling_rate_of
 from vlmprep.pipeline.inspect.pack import view_pack
@@ -31,7 +33,7 @@ from vlmprep.pipeline.run import PackedRun
 from vlmprep.pipeline.settings import PlanSettings
 from vlmprep.pipeline.verify.run import verify
 from vlmprep.schema.family import FamilySettings
-from vlmprep.schema.packset import IGNORE_INDEX
+from vlmprep.schema.packset import IGNORE_INDEX, SAMPLES_FILE
 from vlmprep.schema.progress import Silent
 
 PACK_SIZE = 16_384
@@ -201,6 +203,16 @@ def test_where_no_user_speaks_the_image_is_a_turn_of_its_own(qwen: Path, tmp_pat
     (document,) = documents_of(vlmprep.open(tmp_path / "set"))
     assert_same_sequence(document, truth)
     assert verify(tmp_path / "set", LocalEngine(0), Silent()).problems == ()
+
+
+def test_a_document_does_not_begin_with_hidden_tokens(
+    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BaseFamily, "fake_tokens", lambda _, encoded: np.arange(len(encoded.input_ids)) < 3)
+    source = write_jsonl(tmp_path / "rows.jsonl", [talk("a", "Q", "A")])
+    run(source, qwen, tmp_path / "set", planning=PlanSettings(fake_image="sample"))
+    (row,) = pq.read_table(tmp_path / "set" / SAMPLES_FILE).to_pylist()
+    assert (row["status"], row["reason_code"]) == ("refused", "no-fake-image")
 
 
 def talk(key: str, question: str, answer: str) -> dict[str, Any]:

@@ -116,8 +116,16 @@ def size_of(white: Image.Image) -> ImageSize:
 
 
 def _with_hidden(document: Document, all_media: Sequence[Media], encoded: Encoded, family: Family) -> Document:
-    """A document whose fake image is marked, and its tokens hidden."""
+    """A document whose fake image is marked, and its tokens hidden.
+
+    Raises:
+        RefuseSample: The document would begin with hidden tokens, which readers of `attention_mask` give to the one before it.
+    """
     hidden = np.repeat(family.fake_tokens(encoded), encoded.repeats)
+    if hidden[0]:
+        raise RefuseSample(
+            "no-fake-image", "the chat template writes nothing before the fake image, which would hide its start"
+        )
     assert not np.repeat(encoded.is_label, encoded.repeats)[hidden].any(), "a user's turn is never learned"
     marked = (
         replace(medium, fake=given is FAKE_IMAGE) for given, medium in zip(all_media, document.media, strict=True)
