@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,26 @@ from PIL import Image
 from transformers.audio_utils import load_audio
 
 import vlmprep
-from tests.conftest import FamilyProcessorDir
+from tests.conftest import FamilyProcessorDir, ProcessorDir
 from tests.every_family.alone import conversation_of, images_of_one, run_alone
 from tests.every_family.corpus import write_corpus
 from tests.every_family.packed import Document, documents_of, rows_of
 from tests.every_family.test_packed_as_alone import TEXT, assert_same_media, assert_same_sequence
 from tests.families.processors import FAMILY_NAMES
-from tests.runs import run, write_jsonl
+from tests.runs import chat, count, count_settings, run, write_jsonl
 from vlmprep.automodel import fake_image
 from vlmprep.automodel.fake_image import inject_fake_image_into_conversation, mask_fake_vision_tokens_single
 from vlmprep.engines.local import LocalEngine
 from vlmprep.families.base import BaseFamily
 from vlmprep.families.loading import load_family
 from vlmprep.families.media.sounds import sampling_rate_of
+from vlmprep.pipeline.estimate import estimate
 from vlmprep.pipeline.inspect.pack import view_pack
+from vlmprep.pipeline.plan import make_plan
 from vlmprep.pipeline.run import PackedRun
 from vlmprep.pipeline.settings import PlanSettings
 from vlmprep.pipeline.verify.run import verify
+from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.packset import IGNORE_INDEX, SAMPLES_FILE
 from vlmprep.schema.progress import Silent
@@ -223,3 +226,17 @@ def talk(key: str, question: str, answer: str) -> dict[str, Any]:
 
 def counts_of(done: PackedRun, column: str) -> list[int]:
     return [int(count) for count in done.ledger.read([column])[column].to_pylist()]
+
+
+def test_a_ledger_without_these_counts_is_not_planned_so(processor_dir: ProcessorDir, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", [chat("a", "What?", "That.")])
+    planning = PlanSettings(pack_size=512, fake_image="sample")
+    without = count(rows, processor_dir(), tmp_path / "without")
+    with pytest.raises(StopRun, match="does not say how long samples are with a fake image"):
+        make_plan(without, planning, tmp_path / "plan")
+    settings = replace(count_settings(processor_dir()), count_with_fake=True)
+    counted = estimate([str(rows)], settings, tmp_path / "with", LocalEngine(0), Silent())
+    (tokens,) = counted.read(["num_tokens_with_fake"])["num_tokens_with_fake"].to_pylist()
+    made = make_plan(counted, planning, tmp_path / "plan")
+    assert made.num_tokens.tolist() == [tokens - 1]
+    assert tokens > counted.summary["totals"]["num_tokens"]

@@ -158,6 +158,14 @@ AllowOutsideMedia = Annotated[
     bool, typer.Option("--allow-outside-media", help="Accept media paths outside the media folder.")
 ]
 AllowRemoteMedia = Annotated[bool, typer.Option("--allow-remote-media", help="Fetch media from http and https URLs.")]
+CountWithFake = Annotated[
+    bool,
+    typer.Option(
+        "--count-with-fake",
+        help="Count text-only samples with a fake image in them too, as plans with --fake-image sample need; "
+        "`pack --fake-image sample` does so by itself.",
+    ),
+]
 MaxRefused = Annotated[
     float, typer.Option("--max-refused", help="Share of the rows that may be refused.", min=0.0, max=1.0)
 ]
@@ -201,6 +209,7 @@ class CountOptions:
     max_audio_seconds: MaxAudioSeconds = DEFAULT_MAX_AUDIO_SECONDS
     allow_outside_media: AllowOutsideMedia = False
     allow_remote_media: AllowRemoteMedia = False
+    count_with_fake: CountWithFake = False
 
     def settings(self, processor: str) -> CountSettings:
         """As settings of a stage."""
@@ -221,6 +230,7 @@ class CountOptions:
             max_audio_seconds=self.max_audio_seconds,
             allow_outside_media=self.allow_outside_media,
             allow_remote_media=self.allow_remote_media,
+            count_with_fake=self.count_with_fake,
         )
 
 

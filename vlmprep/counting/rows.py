@@ -60,7 +60,13 @@ class HeaderReader(Protocol):
 
 
 def count_rows(
-    source: str, raws: Sequence[RawRow], *, rows: SampleReader, media: HeaderReader, family: Family
+    source: str,
+    raws: Sequence[RawRow],
+    *,
+    rows: SampleReader,
+    media: HeaderReader,
+    family: Family,
+    count_with_fake: bool = False,
 ) -> list[dict[str, Any]]:
     """Count some rows of one source.
 
@@ -70,6 +76,7 @@ def count_rows(
         rows: Converts a row.
         media: Reads media headers.
         family: Counts media and encodes text.
+        count_with_fake: Count samples without pictures once more, with a fake image in them.
 
     Returns:
         A record of schema.ledger.LEDGER for each row, in order.
@@ -84,7 +91,7 @@ def count_rows(
             record["media_state"] = media_state(sample, media)
             sizes, counts = _measure(record, sample, media, family)
             measured.append((record, sample, counts))
-            if not has_pictures(sample):
+            if count_with_fake and not has_pictures(sample):
                 without_pictures.append((record, sample, sizes))
         except RefuseSample as refusal:
             _refuse(record, refusal)

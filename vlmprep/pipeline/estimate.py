@@ -116,7 +116,14 @@ class ChunkCounter:
         family = load_family(self._settings.family)
         raws = rows_of(unit.spec.path, unit.chunk)
         while group := list(itertools.islice(raws, ROWS_AT_ONCE)):
-            yield from count_rows(unit.spec.name, group, rows=rows, media=self._media, family=family)
+            yield from count_rows(
+                unit.spec.name,
+                group,
+                rows=rows,
+                media=self._media,
+                family=family,
+                count_with_fake=self._settings.count_with_fake,
+            )
 
     def _still_true(self, unit: ChunkUnit, rows: RowReader) -> bool:
         """Whether the chunk was counted from these very rows and media files."""

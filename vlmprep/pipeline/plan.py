@@ -58,6 +58,11 @@ def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool
                 )
             (out / PLAN_FILE).unlink()
         table = ledger.read(COLUMNS)
+        if settings.fake_image == "sample" and not ledger.settings["limits"]["count_with_fake"]:
+            raise StopRun(
+                f"the ledger {ledger.root} does not say how long samples are with a fake image in them",
+                "Count them with `vlmprep estimate --count-with-fake`, into a ledger of its own.",
+            )
         gets_fake = gets_fake_image(table, settings.fake_image)
         table = with_fakes(table, gets_fake, ledger)
         fake_tokens = _fake_tokens(ledger, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,14 @@ def run_pack(
         began = packing_began(out)
         if len(arguments) == 1 and is_ledger(Path(arguments[0])):
             ledger = open_ledger(Path(arguments[0]))
-            counts = counts or count_settings_of(ledger)
+            made_with = count_settings_of(ledger)
+            counts = replace(counts or made_with, count_with_fake=made_with.count_with_fake)
             refuse_other_settings(
                 f"the ledger {arguments[0]}", decisive(ledger.settings), decisive(ledger_settings(counts))
             )
         else:
             counts = _counts_for_sources(arguments, counts, plan)
+            counts = replace(counts, count_with_fake=counts.count_with_fake or planning.fake_image == "sample")
             ledger = estimate(arguments, counts, out / "ledger", engine, progress, frozen=began)
         if plan is None:
             made = make_plan(ledger, planning, out / "plan", frozen=began)

@@ -34,6 +34,8 @@ class CountSettings:
     """Longer sounds are refused."""
     allow_outside_media: bool = False
     allow_remote_media: bool = False
+    count_with_fake: bool = False
+    """Samples without pictures are counted with a fake image in them too, which plans with `--fake-image sample` need."""
 
     def __post_init__(self) -> None:
         if self.max_image_pixels < 1:
@@ -52,7 +54,7 @@ class CountSettings:
         )
 
     def limits(self) -> dict[str, Any]:
-        """The part that is about media, as JSON."""
+        """Everything but the processor, as JSON."""
         return {
             "max_image_pixels": self.max_image_pixels,
             "max_clip_frames": self.max_clip_frames,
@@ -60,6 +62,7 @@ class CountSettings:
             "max_audio_seconds": float(self.max_audio_seconds),
             "allow_outside_media": self.allow_outside_media,
             "allow_remote_media": self.allow_remote_media,
+            "count_with_fake": self.count_with_fake,
         }
 
 
