@@ -58,7 +58,7 @@ def make_plan(ledger: Ledger, settings: PlanSettings, out: Path, *, frozen: bool
                 )
             (out / PLAN_FILE).unlink()
         table = ledger.read(COLUMNS)
-        if settings.fake_image == "sample" and not ledger.settings["limits"]["count_with_fake"]:
+        if settings.fake_image == "sample" and not ledger.settings["limits"].get("count_with_fake"):
             raise StopRun(
                 f"the ledger {ledger.root} does not say how long samples are with a fake image in them",
                 "Count them with `vlmprep estimate --count-with-fake`, into a ledger of its own.",
