@@ -11,12 +11,15 @@ from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.fake_image import FAKE_IMAGE, has_pictures, with_fake_image
 from vlmprep.schema.family import Family
-from vlmprep.schema.ledger import OK, REFUSED
+from vlmprep.schema.ledger import ENCODER_WORK, OK, REFUSED
 from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize
 
 __all__ = ["HeaderReader", "RawRow", "SampleReader", "count_rows", "media_state"]
 
-COUNTS = ("num_visual_tokens", "num_images", "num_videos", "num_audios", "num_patches", "stored_bytes", "media_bytes")
+COUNTS = (
+    *("num_visual_tokens", "num_images", "num_videos", "num_audios", "num_patches", "stored_bytes", "media_bytes"),
+    *ENCODER_WORK,
+)
 """What a record holds of its media, which a refused row has none of."""
 
 
@@ -180,5 +183,6 @@ def _measure(
         "num_patches": sum(count.num_patches for count in counts),
         "stored_bytes": sum(count.stored_bytes for count in counts),
         "media_bytes": sum(size.num_bytes for size in sizes),
+        **{name: sum(getattr(count.work, name) for count in counts) for name in ENCODER_WORK},
     }
     return sizes, counts

@@ -23,7 +23,7 @@ from vlmprep.families.text.turns import Rendered, TurnFinder
 from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import DEFAULT_MAX_CLIP_BYTES, Encoded, Tokens
-from vlmprep.schema.media import AudioSize, ImageSize, Loader, MediaCount, MediaSize, VideoSize
+from vlmprep.schema.media import NO_WORK, AudioSize, EncoderWork, ImageSize, Loader, MediaCount, MediaSize, VideoSize
 from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["FAKE_IMAGE_SIDE", "BaseFamily", "Expected"]
@@ -47,6 +47,8 @@ class Expected:
     """Rows of the pixel field."""
     stored_bytes: int
     """Bytes of its tensors in a pack, before compression."""
+    work: EncoderWork = NO_WORK
+    """What the encoders have to do for it."""
     hints: dict[str, Any] = field(default_factory=dict)
     """What the processor's replacement of a placeholder reads beside `inputs`, and the model does not get."""
 
@@ -140,6 +142,7 @@ class BaseFamily(ABC):
             replacement=replacement,
             run_lengths=run_lengths,
             inputs=expected.inputs,
+            work=expected.work,
             num_alike=num_alike,
             num_framing=self._encoder.num_framing(replacement),
         )

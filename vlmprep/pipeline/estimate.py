@@ -35,7 +35,7 @@ from vlmprep.pipeline.settings import CountSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.files import canonical_json, read_json, write_json
-from vlmprep.schema.ledger import LEDGER, REFUSED
+from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, REFUSED
 from vlmprep.schema.progress import Progress
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.media import own_the_pixel_limit
@@ -54,6 +54,20 @@ TOTALS = (
     "num_audios",
     "media_bytes",
 )
+DIGESTED = (
+    *(
+        "row",
+        "row_xxh3",
+        "num_tokens",
+        "num_visual_tokens",
+        "num_label_tokens",
+        "num_images",
+        "num_videos",
+        "num_audios",
+    ),
+    *ENCODER_WORK,
+)
+"""What a plan depends on, and what proves that rows are the same."""
 REFUSAL_COLUMNS = ["source", "row", "status", "reason", "reason_code"]
 
 ROWS_AT_ONCE = 256
@@ -285,7 +299,7 @@ def _finish(out: Path, sources: list[dict[str, Any]]) -> None:
     digest = hashlib.sha256(canonical_json(planned))
     totals, num_rows, refused = Counter[str](), 0, [LEDGER.empty_table().select(REFUSAL_COLUMNS)]
     ledger = Ledger(root=out, summary=summary, settings={})
-    for table in ledger.chunks([*REFUSAL_COLUMNS, "row_xxh3", *TOTALS]):
+    for table in ledger.chunks(list(dict.fromkeys([*REFUSAL_COLUMNS, *DIGESTED, *TOTALS]))):
         update_digest(digest, table)
         num_rows += table.num_rows
         totals.update({name: pc.sum(table[name]).as_py() or 0 for name in TOTALS})
@@ -299,6 +313,6 @@ def _finish(out: Path, sources: list[dict[str, Any]]) -> None:
 
 def update_digest(digest: hashlib._Hash, table: pa.Table) -> None:
     """Take in every row's content and counts: the same wherever and whenever the same rows are counted."""
-    for name in ("row", "row_xxh3", "num_tokens", "num_visual_tokens", "num_label_tokens"):
+    for name in DIGESTED:
         column = pc.fill_null(table[name], 0).combine_chunks()
         digest.update(column.to_numpy(zero_copy_only=False).tobytes())

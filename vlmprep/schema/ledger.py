@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["LEDGER", "OK", "REFUSED"]
+__all__ = ["ENCODER_WORK", "LEDGER", "OK", "REFUSED"]
 
 OK = "ok"
 REFUSED = "refused"
+
+ENCODER_WORK = (
+    "num_encoder_patches",
+    "num_patch_pairs",
+    "num_window_pairs",
+    "num_sound_frames",
+    "num_sound_pairs",
+)
+"""Sums of `schema.media.EncoderWork` over a sample's media."""
 
 LEDGER = pa.schema(
     [
@@ -26,6 +35,7 @@ LEDGER = pa.schema(
         ("num_videos", pa.int32()),
         ("num_audios", pa.int32()),
         ("num_patches", pa.int32()),
+        *((name, pa.int64()) for name in ENCODER_WORK),
         ("stored_bytes", pa.int64()),
         ("row_offset", pa.int64()),
         ("row_bytes", pa.int64()),

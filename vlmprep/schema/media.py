@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmprep.schema.conversation import MediaKind
 
-__all__ = ["AudioSize", "ImageSize", "Loader", "MediaCount", "MediaSize", "VideoSize"]
+__all__ = ["NO_WORK", "AudioSize", "EncoderWork", "ImageSize", "Loader", "MediaCount", "MediaSize", "VideoSize"]
 
 Loader: TypeAlias = Literal["torchvision", "pil"]
 """Which code of transformers turns an image file into pixels; the two honour different orientation tags and formats."""
@@ -79,6 +79,25 @@ MediaSize: TypeAlias = ImageSize | VideoSize | AudioSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderWork:
+    """How much a model's encoders have to do for one medium, in counts that the model's config turns into operations."""
+
+    num_encoder_patches: int = 0
+    """Tokens that the vision encoder's layers see, class tokens and padding included, over all tiles and frames."""
+    num_patch_pairs: int = 0
+    """Sum of the squares of the lengths of the sequences that attend to themselves, in layers of full attention."""
+    num_window_pairs: int = 0
+    """The same in layers whose attention is cut into windows; 0 where an encoder has none."""
+    num_sound_frames: int = 0
+    """Tokens that the sound encoder's layers see."""
+    num_sound_pairs: int = 0
+    """Sum of the squares of the lengths of the sequences of these that attend to themselves."""
+
+
+NO_WORK = EncoderWork()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaCount:
     """What a family makes of one medium, computed from its size and from what stands beside it in the sample."""
 
@@ -99,6 +118,7 @@ class MediaCount:
     """Media of this kind in the sample, itself included: some processors cut an image only where it stands alone."""
     num_framing: int = 0
     """Tokens of the replacement typed as the medium's that no encoder fills: what frames it in some families."""
+    work: EncoderWork = NO_WORK
     padded_samples: int = 0
     """Samples that some processors pad this medium's sound to before they look at it: those of the sample's longest."""
 
