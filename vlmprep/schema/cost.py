@@ -1,9 +1,10 @@
 """What a pack costs: floating point operations of a forward pass, predicted from counts and a model's config alone.
 
     language model   per_token * S  +  per_token_pair * S (S + 1) / 2  +  the same within each sliding window
-    vision encoder   per_patch * patches  +  per_patch_pair * patch pairs  +  per_window_pair * window pairs
+    vision encoder   per_picture * pictures  +  per_patch * patches
+                     + per_patch_pair * patch pairs  +  per_window_pair * window pairs
     projector        per_visual_token * visual tokens
-    sound encoder    per_sound_frame * frames  +  per_sound_pair * sound pairs
+    sound encoder    per_sound_feature * features  +  per_sound_frame * frames  +  per_sound_pair * sound pairs
 
 S is the length of one document: attention is causal and never leaves its document. A multiplication and an addition count as
 two operations. docs/planning.md derives the coefficients and says what is left out.
@@ -22,7 +23,8 @@ __all__ = ["COST_COUNTS", "CostModel", "WindowCost"]
 
 COST_COUNTS = (
     *("num_tokens", "num_visual_tokens"),
-    *("num_encoder_patches", "num_patch_pairs", "num_window_pairs", "num_sound_frames", "num_sound_pairs"),
+    *("num_pictures", "num_encoder_patches", "num_patch_pairs", "num_window_pairs"),
+    *("num_sound_features", "num_sound_frames", "num_sound_pairs"),
 )
 """Counts that a cost is computed from; num_tokens after the shift."""
 
@@ -44,12 +46,22 @@ class CostModel:
     per_token_pair: float
     """Attention of the layers that see the whole document: one query against one key."""
     windows: tuple[WindowCost, ...] = ()
+    per_picture: float = 0.0
+    """What a picture costs whatever its patches: class tokens; or all of it, where pictures have one size."""
     per_patch: float = 0.0
+    """Everything in the vision encoder that is linear in patches, their embedding included."""
     per_patch_pair: float = 0.0
+    """Its attention in layers that see a whole image, tile or frame."""
     per_window_pair: float = 0.0
+    """Its attention in layers that see windows."""
     per_visual_token: float = 0.0
+    """What brings patches into the language model: mergers, poolers, projectors."""
+    per_sound_feature: float = 0.0
+    """Convolutions in front of the sound encoder's layers."""
     per_sound_frame: float = 0.0
+    """Everything in the sound encoder and its projector that is linear in frames."""
     per_sound_pair: float = 0.0
+    """Its attention."""
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -82,9 +94,11 @@ class CostModel:
         """
         total = self.per_visual_token * counts["num_visual_tokens"].astype(np.float64)
         for name, each in (
+            ("num_pictures", self.per_picture),
             ("num_encoder_patches", self.per_patch),
             ("num_patch_pairs", self.per_patch_pair),
             ("num_window_pairs", self.per_window_pair),
+            ("num_sound_features", self.per_sound_feature),
             ("num_sound_frames", self.per_sound_frame),
             ("num_sound_pairs", self.per_sound_pair),
         ):

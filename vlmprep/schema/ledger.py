@@ -10,9 +10,11 @@ OK = "ok"
 REFUSED = "refused"
 
 ENCODER_WORK = (
+    "num_pictures",
     "num_encoder_patches",
     "num_patch_pairs",
     "num_window_pairs",
+    "num_sound_features",
     "num_sound_frames",
     "num_sound_pairs",
 )

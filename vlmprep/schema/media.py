@@ -82,16 +82,26 @@ MediaSize: TypeAlias = ImageSize | VideoSize | AudioSize
 class EncoderWork:
     """How much a model's encoders have to do for one medium, in counts that the model's config turns into operations."""
 
+    num_pictures: int = 0
+    """Tiles, crops, images, frames or groups of frames that the vision encoder takes one by one."""
     num_encoder_patches: int = 0
-    """Tokens that the vision encoder's layers see, class tokens and padding included, over all tiles and frames."""
+    """Patches that the vision encoder's layers see, padding included, over all pictures; 0 where all pictures have one size,
+    which only the model's config cuts into patches. Class tokens are no patches: the config says what a picture has."""
     num_patch_pairs: int = 0
     """Sum of the squares of the lengths of the sequences that attend to themselves, in layers of full attention."""
     num_window_pairs: int = 0
     """The same in layers whose attention is cut into windows; 0 where an encoder has none."""
+    num_sound_features: int = 0
+    """Frames of features that enter the convolutions in front of the sound encoder's layers, padding included."""
     num_sound_frames: int = 0
     """Tokens that the sound encoder's layers see."""
     num_sound_pairs: int = 0
     """Sum of the squares of the lengths of the sequences of these that attend to themselves."""
+
+    def __add__(self, other: EncoderWork) -> EncoderWork:
+        """The work for both."""
+        names = self.__dataclass_fields__
+        return EncoderWork(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 NO_WORK = EncoderWork()

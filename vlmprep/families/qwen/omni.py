@@ -156,6 +156,7 @@ class Qwen3Omni(Qwen2VL):
             hints=seen.hints | heard.hints,
             num_patches=seen.num_patches,
             stored_bytes=seen.stored_bytes + heard.stored_bytes,
+            work=seen.work + heard.work,
         )
         return dataclasses.replace(self._count("video", both, 1), padded_samples=padded_samples)
 
@@ -163,6 +164,7 @@ class Qwen3Omni(Qwen2VL):
         return Expected(
             inputs=dict(self._sounds.lengths(num_samples, padded_samples)),
             stored_bytes=self._sounds.num_bytes(num_samples, padded_samples),
+            work=self._sounds.work(num_samples, padded_samples, self._thinker.audio_config.n_window_infer),
             hints={"num_audio_tokens": [self._sounds.num_tokens(num_samples, padded_samples)]},
         )
 

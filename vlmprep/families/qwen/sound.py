@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmprep.families.qwen.work import sound_work
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.media import EncoderWork
 from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["SoundFeatures"]
@@ -87,6 +89,13 @@ class SoundFeatures:
         """Placeholders of a sound; see `num_frames`."""
         _, heard = self.num_frames(num_samples, padded_samples)
         return int(self._output_lengths(heard, self._n_window))
+
+    def work(self, num_samples: int, padded_samples: int, window: int) -> EncoderWork:
+        """What the model's encoder has to do for a sound whose tokens see `window` frames; see `num_frames`."""
+        _, heard = self.num_frames(num_samples, padded_samples)
+        chunk = 2 * self._n_window
+        tokens = int(self._output_lengths(chunk, self._n_window)) * (window // chunk)
+        return sound_work(heard, self.num_tokens(num_samples, padded_samples), chunk=chunk, window=tokens)
 
     def lengths(self, num_samples: int, padded_samples: int) -> dict[str, NDArray[np.int64]]:
         """The small fields of a sound, [1] each; see `num_frames`."""

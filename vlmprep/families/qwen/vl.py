@@ -13,6 +13,7 @@ from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.families.qwen.image import ImagePatches
 from vlmprep.families.qwen.mrope import MropePositions
 from vlmprep.families.qwen.video import ClipPatches
+from vlmprep.families.qwen.work import picture_work
 from vlmprep.families.stamped import stamped_metadata
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -49,6 +50,7 @@ class Qwen2VL(BaseFamily):
         model_class, config_class = self._model_classes()
         self.config = self._default_config(config_class) if config is None else config
         self._check_config()
+        self._window = self._attention_window()
         self._positions = self._make_positions(model_class)
 
     def _model_classes(self) -> tuple[type, type]:
@@ -68,6 +70,10 @@ class Qwen2VL(BaseFamily):
 
     def _vision_config(self) -> Any:
         return getattr(self.config, "vision_config", None)
+
+    def _attention_window(self) -> int | None:
+        """Rows and columns of patches of a window that some of the vision encoder's layers see."""
+        return None
 
     def _check_config(self) -> None:
         """Stop where the config is another model's.
@@ -95,6 +101,7 @@ class Qwen2VL(BaseFamily):
             inputs={"image_grid_thw": grid},
             num_patches=int(grid.prod()),
             stored_bytes=self._images.num_bytes(grid),
+            work=picture_work(grid, self._window),
         )
 
     def _video_inputs(self, size: VideoSize, num_alike: int) -> Expected:
@@ -105,6 +112,7 @@ class Qwen2VL(BaseFamily):
             inputs={"video_grid_thw": grid, **self._times(metadata)},
             num_patches=int(grid.prod()),
             stored_bytes=self._clips.num_bytes(grid),
+            work=picture_work(grid, self._window),
             hints={"video_metadata": [metadata]},
         )
 
@@ -152,6 +160,18 @@ class Qwen25VL(Qwen2VL):
 
     def _sampled_metadata(self, size: VideoSize) -> Any:
         return stamped_metadata(self.processor.video_processor, size)
+
+    def _attention_window(self) -> int | None:
+        vision = self._vision_config()
+        visual_tokens = (
+            vision.window_size // vision.spatial_merge_size // vision.patch_size
+        )  # rounded as the model rounds
+        if visual_tokens < 1:
+            raise StopRun(
+                f"the model's config has a window of {vision.window_size} pixels, less than one visual token",
+                "Give the config that belongs to the processor (--model-config).",
+            )
+        return int(visual_tokens * vision.spatial_merge_size)
 
     def _times(self, metadata: Any) -> dict[str, NDArray[Any]]:
         seconds = self._clips.temporal_patch_size / metadata.sampled_fps

@@ -1,0 +1,1 @@
+"""Predicted work against what torch counts."""

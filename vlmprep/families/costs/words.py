@@ -1,0 +1,71 @@
+"""Reading a config without guessing, and the arithmetic that all formulas share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlmprep.schema.errors import StopRun
+
+__all__ = ["area", "layer_linear", "linear", "number", "numbers", "said", "value"]
+
+NEXT = "Name the model's own config with --model-config, or plan with --balance vt, which needs none."
+
+
+def said(config: Any, *names: str) -> Any:
+    """The first of some fields that a config has, and None where it has none of them."""
+    for name in names:
+        if (found := getattr(config, name, None)) is not None:
+            return found
+    return None
+
+
+def value(config: Any, *names: str) -> Any:
+    """The first of some fields that a config has.
+
+    Args:
+        config: A part of a model's config.
+        names: What the field is called, in this model and others.
+
+    Raises:
+        StopRun: It has none of them.
+    """
+    found = said(config, *names)
+    if found is None:
+        kind = getattr(config, "model_type", "") or type(config).__name__
+        raise StopRun(f"the work of the model cannot be predicted: its config ({kind}) does not say {names[0]}", NEXT)
+    return found
+
+
+def number(config: Any, *names: str) -> int:
+    """The same as an integer."""
+    return int(value(config, *names))
+
+
+def numbers(config: Any, *names: str) -> list[int]:
+    """The same as a list of integers."""
+    return [int(entry) for entry in value(config, *names)]
+
+
+def area(config: Any, *names: str) -> int:
+    """The product of a size that stands in a config as one number (a square's side) or as height and width."""
+    found = value(config, *names)
+    height, width = (found, found) if isinstance(found, int) else found
+    return int(height) * int(width)
+
+
+def linear(inputs: int, outputs: int) -> float:
+    """Operations of one row through a matrix: a multiplication and an addition for each of its weights."""
+    return 2.0 * inputs * outputs
+
+
+def layer_linear(hidden: int, inner: int, *, gated: bool, attention: int | None = None) -> float:
+    """Operations of one token in a usual encoder layer, without its attention scores.
+
+    Args:
+        hidden: Width of the layer.
+        inner: Width inside its feed-forward part.
+        gated: The feed-forward part has a second matrix beside the first.
+        attention: Width of queries, keys and values each, all heads together; None: `hidden`.
+    """
+    width = hidden if attention is None else attention
+    return 4 * linear(hidden, width) + (3 if gated else 2) * linear(hidden, inner)
