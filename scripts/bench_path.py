@@ -116,7 +116,7 @@ def run_stage(stage: str, sources: list[str], settings: CountSettings, work: Pat
         ledger = estimate(sources, settings, work / "ledger", engine, progress)
         return int(ledger.summary["rows"]["all"])
     from vlmprep.counting.ledger import open_ledger
-    from vlmprep.pipeline.planfile import open_plan
+    from vlmprep.pipeline.plan import open_plan
 
     ledger = open_ledger(work / "ledger")
     if stage == "planning":

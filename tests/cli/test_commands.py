@@ -250,12 +250,13 @@ def test_help_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
-def test_balancing_compute_is_refused_before_anything_runs(
+def test_balancing_compute_without_a_config_is_refused_before_anything_runs(
     vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path
 ) -> None:
     code, _, err = vlmprep("pack", rows, "--processor", processor_dir(), "-o", tmp_path / "set", "--balance", "compute")
     assert code == 1
-    assert "has no cost model" in err
+    assert "there is no config.json" in err
+    assert "--model-config" in err
     assert not (tmp_path / "set").exists()
 
 

@@ -103,7 +103,7 @@ def test_a_json_file_that_is_no_meta_file_is_data(text, folder):
         ({"one": {"file_name": "a.jsonl", "columns": {"images": None}}}, "columns is"),
         ({"one": {"file_name": "a.jsonl", "tags": {"role": "x"}}}, "unknown tags role"),
         ({"one": {"file_name": "a.jsonl", "tags": {"role_tag": ["x"]}}}, "tags is"),
-        ({"one": {"file_name": "a.jsonl", "sample_ratio": 1.5}}, "sample_ratio is 1.5"),
+        ({"one": {"file_name": "a.jsonl", "sample_ratio": -1.5}}, "sample_ratio is -1.5"),
         ({"one": {"file_name": "a.jsonl", "sample_ratio": "half"}}, "sample_ratio is 'half'"),
         ({"one": {"file_name": "a.jsonl", "sample_ratio": True}}, "sample_ratio is True"),
         ({"one": {"file_name": "a.jsonl", "sample_ratio": float("nan")}}, "sample_ratio is nan"),

@@ -44,6 +44,7 @@ __all__ = [
     "MaxRefused",
     "ModelConfig",
     "OutputOptions",
+    "Overlong",
     "PackSize",
     "PlanOptions",
     "Processor",
@@ -88,6 +89,13 @@ class FakeImage(StrEnum):
     PACK = "pack"
     SAMPLE = "sample"
     NONE = "none"
+
+
+class Overlong(StrEnum):
+    """What becomes of samples that are longer than a pack."""
+
+    REFUSE = "refuse"
+    TRUNCATE = "truncate"
 
 
 class Compression(StrEnum):
@@ -180,6 +188,65 @@ FakeImageOption = Annotated[
         "--fake-image", help="`pack` puts one fake image into packs without pictures, `sample` into samples without."
     ),
 ]
+OverlongOption = Annotated[
+    Overlong,
+    typer.Option(
+        "--overlong",
+        help="Samples longer than a pack: `truncate` cuts their end off, never through a medium, and records it.",
+    ),
+]
+FillWeight = Annotated[
+    float,
+    typer.Option(
+        "--fill-weight",
+        help="Trades fill against balance: nearer to 1, packs are fuller and less equal.",
+        min=0.0,
+        max=1.0,
+    ),
+]
+MaxVisualTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-visual-tokens", help="Visual tokens that a pack holds at most: bounds memory.", min=0, show_default=False
+    ),
+]
+MaxImages = Annotated[
+    int | None, typer.Option("--max-images", help="Images that a pack holds at most.", min=0, show_default=False)
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost",
+        help="Predicted TFLOP of a pack's forward pass at most; with --balance compute.",
+        min=0.0,
+        show_default=False,
+    ),
+]
+DocumentAlignment = Annotated[
+    int,
+    typer.Option(
+        "--document-alignment",
+        help="Every document takes a multiple of so many tokens: twice the ranks of context parallelism.",
+        min=1,
+    ),
+]
+PackingRatio = Annotated[
+    float,
+    typer.Option("--packing-ratio", help="Share of --pack-size that packs are planned for.", min=0.0, max=1.0),
+]
+MaxPacks = Annotated[
+    int | None,
+    typer.Option("--max-packs", help="Keep so many packs, a fair cut of everything.", min=1, show_default=False),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weight",
+        metavar="SOURCE=W",
+        help="How often the rows of a source are used, times its sample_ratio: 0.5 draws half of them, 2.5 takes all twice "
+        "and half of them once more; several times.",
+    ),
+]
 CompressionOption = Annotated[Compression, typer.Option("--compression", help="Codec of the tensors in a shard.")]
 ShardBytes = Annotated[
     int, typer.Option("--shard-bytes", help="Bytes of tensors in a shard, before compression.", min=1)
@@ -241,13 +308,34 @@ class PlanOptions:
     panel: ClassVar[str] = "Planning"
     pack_size: PackSize = 8192
     balance: BalanceOption = Balance.VT
+    fill_weight: FillWeight = 0.6
     fake_image: FakeImageOption = FakeImage.PACK
+    overlong: OverlongOption = Overlong.REFUSE
+    max_visual_tokens: MaxVisualTokens = None
+    max_images: MaxImages = None
+    max_cost: MaxCost = None
+    document_alignment: DocumentAlignment = 1
+    packing_ratio: PackingRatio = 1.0
+    max_packs: MaxPacks = None
+    weights: Weights = None
     seed: Seed = 0
 
     def settings(self) -> PlanSettings:
         """As settings of a stage."""
         return PlanSettings(
-            pack_size=self.pack_size, balance=self.balance.value, fake_image=self.fake_image.value, seed=self.seed
+            pack_size=self.pack_size,
+            balance=self.balance.value,
+            fill_weight=self.fill_weight,
+            fake_image=self.fake_image.value,
+            overlong=self.overlong.value,
+            max_visual_tokens=self.max_visual_tokens,
+            max_images=self.max_images,
+            max_cost=self.max_cost,
+            document_alignment=self.document_alignment,
+            packing_ratio=self.packing_ratio,
+            max_packs=self.max_packs,
+            weights=dict(map(source_weight, self.weights or ())),
+            seed=self.seed,
         )
 
 
@@ -306,6 +394,20 @@ def processor_setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def source_weight(text: str) -> tuple[str, float]:
+    """SOURCE=W as a pair.
+
+    Raises:
+        typer.BadParameter: It is not of this form.
+    """
+    name, equals, weight = text.rpartition("=")
+    try:
+        assert equals
+        return name, float(weight)
+    except (AssertionError, ValueError):
+        raise typer.BadParameter(f"--weight {text!r} is not SOURCE=W") from None
 
 
 def asked(context: typer.Context, names: Sequence[str]) -> list[str]:

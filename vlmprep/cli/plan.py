@@ -23,6 +23,7 @@ def plan(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the plan.", show_default=False)],
     planning: o.PlanOptions,
     output: o.OutputOptions,
+    model_config: o.ModelConfig = None,
     max_refused: o.MaxRefused = 0.01,
 ) -> None:
     """Write a plan: which samples make which pack; prints fill, balance and what it cost."""
@@ -30,7 +31,7 @@ def plan(
     from vlmprep.pipeline.plan import check_refusal_budget, make_plan
 
     opened = open_ledger(ledger)
-    made = make_plan(opened, planning.settings(), out)
+    made = make_plan(opened, planning.settings(), out, model_config=model_config)
     check_refusal_budget(opened, made, max_refused)
     if output.json:
         emit_json({"plan": str(out), **made.summary})

@@ -264,6 +264,7 @@ def _ledger_settings(settings: CountSettings) -> dict[str, Any]:
             "num_tokens": encoded.num_tokens,
             "num_visual_tokens": count.num_visual_tokens,
             "stored_bytes": count.stored_bytes,
+            **asdict(count.work),
         },
     }
 

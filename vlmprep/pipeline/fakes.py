@@ -8,11 +8,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlmprep.counting.ledger import Ledger
+from vlmprep.schema.ledger import ENCODER_WORK
 
 __all__ = ["FAKE_COLUMNS", "gets_fake_image", "with_fakes"]
 
 FAKE_COLUMNS = ("num_tokens_with_fake", "num_images", "num_videos")
 """What a table needs to tell which rows get an image, and how long they are then."""
+ADDED = frozenset({"num_visual_tokens", "stored_bytes", "num_images", *ENCODER_WORK})
+"""Counts that an image adds to."""
 
 
 def gets_fake_image(table: pa.Table, fake_image: str) -> NDArray[np.bool_]:
@@ -31,7 +34,7 @@ def with_fakes(table: pa.Table, gets_fake: NDArray[np.bool_], ledger: Ledger) ->
     """Counts with those of the fake images that rows get.
 
     Args:
-        table: With FAKE_COLUMNS and num_tokens; num_visual_tokens and stored_bytes are counted up where it has them.
+        table: With FAKE_COLUMNS and num_tokens; counts that the image adds to are counted up where it has them.
         gets_fake: From `gets_fake_image`.
         ledger: Knows what the image takes.
 
@@ -41,8 +44,9 @@ def with_fakes(table: pa.Table, gets_fake: NDArray[np.bool_], ledger: Ledger) ->
     chosen = pa.chunked_array([pa.array(gets_fake)])
     tokens = pc.if_else(chosen, table["num_tokens_with_fake"], table["num_tokens"])
     table = table.set_column(table.column_names.index("num_tokens"), "num_tokens", tokens)
-    for name in {"num_visual_tokens", "stored_bytes"}.intersection(table.column_names):
-        more = pc.multiply(chosen.cast(pa.int64()), int(ledger.settings["fake_image"][name]))
+    added = {"num_images": 1, **ledger.settings["fake_image"]}
+    for name in ADDED.intersection(table.column_names):
+        more = pc.multiply(chosen.cast(pa.int64()), int(added[name]))
         total = pc.add(pc.fill_null(table[name], 0).cast(pa.int64()), more)
         table = table.set_column(table.column_names.index(name), name, total)
     return table

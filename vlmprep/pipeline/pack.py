@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ from vlmprep.families.loading import load_family
 from vlmprep.pipeline.accounts import write_accounts
 from vlmprep.pipeline.fakes import FAKE_COLUMNS, gets_fake_image, with_fakes
 from vlmprep.pipeline.packjob import PackJob, SampleLocator, ShardUnit
-from vlmprep.pipeline.plan import num_refused
-from vlmprep.pipeline.planfile import Plan
+from vlmprep.pipeline.plan.budget import num_refused
+from vlmprep.pipeline.plan.file import Plan
 from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import StopRun
@@ -98,7 +98,9 @@ def pack(
         counts=counts,
         settings=settings,
         pack_size=plan.summary["settings"]["pack_size"],
+        document_alignment=plan.summary["settings"]["document_alignment"],
         fake_image=plan.summary["settings"]["fake_image"],
+        fake_cost=plan.summary["fake"]["cost"],
         digest=hashlib.sha256(canonical_json(identity)).hexdigest(),
     )
     num_shards = _write_shards(job, ledger, plan, engine, progress, max_refused)
@@ -136,28 +138,28 @@ def _write_shards(
     table = with_fakes(table, gets_fake_image(table, job.fake_image), ledger)
     ranges = list(_shard_ranges(plan, table, job))
     missing: list[ShardRange] = []
-    late: Counter[str] = Counter()
+    late: dict[int, Refusal] = {}
     for shards in ranges:
         if (receipt := read_receipt(job.root, shards.shard, job.digest)) is None:
             missing.append(shards)
         else:
-            late.update(refusal.code for refusal in receipt.refused)
+            late.update({refusal.sample: refusal for refusal in receipt.refused})
     num_missing = sum(shards.end_pack - shards.first_pack for shards in missing)
     progress.start("Packing", plan.num_packs, "packs", plan.num_packs - num_missing)
     with closing(engine.run(job, (_unit(shards, plan, table, job) for shards in missing))) as receipts:
         for receipt in receipts:
-            late.update(refusal.code for refusal in receipt.refused)
+            late.update({refusal.sample: refusal for refusal in receipt.refused})
             progress.advance(len(receipt.packs))
-            if receipt.refused and num_refused(ledger, plan) + late.total() > max_refused * table.num_rows:
+            if receipt.refused and num_refused(ledger, plan) + len(late) > max_refused * table.num_rows:
                 break
         else:
             progress.finish()
             return len(ranges)
-    _forget_shards_with_refusals(job, len(ranges))
+    forget_shards_with_refusals(job, len(ranges))
     raise _too_many_refused(ledger, plan, late, receipt.refused[0].reason, max_refused)
 
 
-def _forget_shards_with_refusals(job: PackJob, num_shards: int) -> None:
+def forget_shards_with_refusals(job: PackJob, num_shards: int) -> None:
     """Media may come back (a folder that was not mounted): these shards are written again by the next run."""
     for shard in range(num_shards):
         receipt = read_receipt(job.root, shard, job.digest)
@@ -165,10 +167,13 @@ def _forget_shards_with_refusals(job: PackJob, num_shards: int) -> None:
             (job.root / receipt_name(shard)).unlink()
 
 
-def _too_many_refused(ledger: Ledger, plan: Plan, late: Counter[str], example: str, max_refused: float) -> StopRun:
-    reasons = ", ".join(f"{rows} {code}" for code, rows in late.most_common())
+def _too_many_refused(
+    ledger: Ledger, plan: Plan, late: Mapping[int, Refusal], example: str, max_refused: float
+) -> StopRun:
+    codes = Counter(refusal.code for refusal in late.values())
+    reasons = ", ".join(f"{rows} {code}" for code, rows in codes.most_common())
     return StopRun(
-        f"{num_refused(ledger, plan) + late.total()} of {ledger.summary['rows']['all']} rows are refused, more than "
+        f"{num_refused(ledger, plan) + len(late)} of {ledger.summary['rows']['all']} rows are refused, more than "
         f"--max-refused {max_refused:g} allows; of them while packing: {reasons}, e.g. {example}",
         "Bring the media back, or allow a larger share with --max-refused, and run the same command again.",
     )
@@ -189,8 +194,9 @@ def _shard_ranges(plan: Plan, table: pa.Table, job: PackJob) -> Iterator[ShardRa
 
 def _unit(shards: ShardRange, plan: Plan, table: pa.Table, job: PackJob) -> ShardUnit:
     names = {spec.name: number for number, spec in enumerate(job.specs)}
-    samples = plan.samples[plan.offsets[shards.first_pack] : plan.offsets[shards.end_pack]]
-    rows = iter(zip(samples.tolist(), table.take(pa.array(samples)).to_pylist(), strict=True))
+    own = slice(plan.offsets[shards.first_pack], plan.offsets[shards.end_pack])
+    samples = plan.samples[own]
+    rows = iter(zip(samples.tolist(), plan.costs[own].tolist(), table.take(pa.array(samples)).to_pylist(), strict=True))
     packs = []
     for pack_id in range(shards.first_pack, shards.end_pack):
         size = int(plan.offsets[pack_id + 1] - plan.offsets[pack_id])
@@ -198,7 +204,7 @@ def _unit(shards: ShardRange, plan: Plan, table: pa.Table, job: PackJob) -> Shar
     return ShardUnit(shard=shards.shard, first_pack=shards.first_pack, packs=tuple(packs))
 
 
-def _locator(sample: int, row: dict[str, Any], sources: dict[str, int]) -> SampleLocator:
+def _locator(sample: int, cost: float, row: dict[str, Any], sources: dict[str, int]) -> SampleLocator:
     return SampleLocator(
         sample=sample,
         source=sources[row["source"]],
@@ -207,6 +213,7 @@ def _locator(sample: int, row: dict[str, Any], sources: dict[str, int]) -> Sampl
         row_bytes=row["row_bytes"],
         row_xxh3=row["row_xxh3"],
         num_tokens=row["num_tokens"],
+        cost=cost,
     )
 
 
@@ -231,6 +238,7 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, num_shards: int, identity:
         shards.append(ShardRecord(name=name, size=receipt.size, sha256=receipt.sha256, num_packs=len(receipt.packs)))
         refused.extend(receipt.refused)
         _fill_index(columns, receipt)
+    _check_all_or_none(job, plan, refused, num_shards)
     with publish(root / PACKS_FILE) as attempt:
         write_index(attempt, columns)
     rows = write_accounts(root / SAMPLES_FILE, ledger, plan, refused)
@@ -264,6 +272,24 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, num_shards: int, identity:
     with publish(root / MANIFEST) as attempt:
         attempt.write_bytes(manifest.to_bytes())
     return manifest
+
+
+def _check_all_or_none(job: PackJob, plan: Plan, refused: Sequence[Refusal], num_shards: int) -> None:
+    """Hold the refusals of a row that is used several times against each other.
+
+    Raises:
+        StopRun: One of its uses was packed and another refused; the shards concerned are written again by the next run.
+    """
+    times = Counter(refusal.sample for refusal in refused)
+    rows = np.array(sorted(times), np.int64)
+    uses = np.bincount(np.searchsorted(rows, plan.samples[np.isin(plan.samples, rows)]), minlength=len(rows))
+    for row, used in zip(rows.tolist(), uses.tolist(), strict=True):
+        if times[row] != used:
+            forget_shards_with_refusals(job, num_shards)
+            raise StopRun(
+                f"sample {row} of the ledger is used {used} times and failed {times[row]} times: its media changed meanwhile",
+                "Run the same command again.",
+            )
 
 
 def _fill_index(columns: dict[str, NDArray[Any]], receipt: Receipt) -> None:

@@ -42,6 +42,8 @@ class SampleLocator:
     row_xxh3: int
     num_tokens: int
     """Before the shift; with the fake image, where it gets one."""
+    cost: float
+    """As planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,15 @@ class ShardUnit:
     """The samples of each pack."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BuiltDocument:
+    """A planned sample that made a document."""
+
+    document: Document
+    reference: SampleRef
+    cost: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackJob:
     """Writes shards."""
@@ -64,7 +75,11 @@ class PackJob:
     counts: CountSettings
     settings: PackSettings
     pack_size: int
+    document_alignment: int
+    """Every document takes a multiple of so many tokens of it."""
     fake_image: Literal["pack", "sample", "none"]
+    fake_cost: float
+    """Of a fake image that is a document of its own."""
     digest: str
     """Of everything that the shards' bytes depend on."""
 
@@ -110,10 +125,11 @@ class ShardMaker:
         self, writer: ShardWriter, pack_id: int, locators: tuple[SampleLocator, ...], refused: list[Refusal]
     ) -> PackRecord:
         built = list(self._documents(locators, refused))
-        documents = [document for _, document in built]
-        pack = assemble_pack(documents, self._fake_for(documents))
-        assert pack.num_tokens <= self._job.pack_size, f"pack {pack_id}: {pack.num_tokens} tokens were never planned"
-        info = self._info(pack_id, pack, [reference for reference, _ in built])
+        documents = [each.document for each in built]
+        fake = self._fake_for(documents)
+        pack = assemble_pack(documents, fake)
+        self._check_length(pack_id, pack)
+        info = self._info(pack_id, pack, [each.reference for each in built])
         members = encode_pack(info, pack.fields, compression=self._job.settings.compression)
         offset, size, xxh3 = writer.add_pack(pack_id, members)
         return PackRecord(
@@ -126,12 +142,15 @@ class ShardMaker:
             num_samples=len(documents),
             num_images=info.num_media("image"),
             num_videos=info.num_media("video"),
-            cost=float(pack.num_visual_tokens),
+            cost=sum((each.cost for each in built), self._job.fake_cost if fake else 0.0),
         )
 
-    def _documents(
-        self, locators: tuple[SampleLocator, ...], refused: list[Refusal]
-    ) -> Iterator[tuple[SampleRef, Document]]:
+    def _check_length(self, pack_id: int, pack: Pack) -> None:
+        step = self._job.document_alignment
+        length = sum(-(-each // step) * step for each in (*pack.document_lengths, pack.fake_length))
+        assert length <= self._job.pack_size, f"pack {pack_id}: {length} tokens were never planned"
+
+    def _documents(self, locators: tuple[SampleLocator, ...], refused: list[Refusal]) -> Iterator[BuiltDocument]:
         for locator in locators:
             try:
                 sample = self._rows[locator.source].sample(locator.row, self._read(locator))
@@ -146,7 +165,8 @@ class ShardMaker:
             except RefuseSample as refusal:
                 refused.append(Refusal(sample=locator.sample, code=refusal.code, reason=refusal.reason))
                 continue
-            yield SampleRef(source=sample.source, row=sample.row, sample_id=sample.sample_id), document
+            reference = SampleRef(source=sample.source, row=sample.row, sample_id=sample.sample_id)
+            yield BuiltDocument(document=document, reference=reference, cost=locator.cost)
 
     def _read(self, locator: SampleLocator) -> bytes:
         path = self._job.specs[locator.source].path

@@ -12,7 +12,8 @@ from vlmprep.pipeline.estimate import decisive, estimate, ledger_settings
 from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.pack import pack, packing_began
 from vlmprep.pipeline.plan import check_refusal_budget, make_plan
-from vlmprep.pipeline.planfile import Plan, open_plan
+from vlmprep.pipeline.plan.costs import costing_of
+from vlmprep.pipeline.plan.file import Plan, open_plan
 from vlmprep.pipeline.recognize import Kind, kind_of
 from vlmprep.pipeline.settings import CountSettings, PackSettings, PlanSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
@@ -63,6 +64,8 @@ def run_pack(
     Raises:
         StopRun: Any stage cannot go on.
     """
+    if counts is not None:
+        costing_of(planning.balance, counts.family)  # what would stop the plan stops before hours of counting
     with output_folder(out, Kind.PACKSET):
         began = packing_began(out)
         if len(arguments) == 1 and is_ledger(Path(arguments[0])):
@@ -77,7 +80,7 @@ def run_pack(
             counts = replace(counts, count_with_fake=counts.count_with_fake or planning.fake_image == "sample")
             ledger = estimate(arguments, counts, out / "ledger", engine, progress, frozen=began)
         if plan is None:
-            made = make_plan(ledger, planning, out / "plan", frozen=began)
+            made = make_plan(ledger, planning, out / "plan", frozen=began, model_config=counts.family.model_config)
         else:
             made = _plan_of(ledger, plan, {name: planning.to_json()[name] for name in asked})
         check_refusal_budget(ledger, made, max_refused)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from vlmprep.schema.errors import StopRun
@@ -19,6 +20,10 @@ __all__ = ["MAX_PACK_SIZE", "CountSettings", "PackSettings", "PlanSettings", "di
 
 MAX_PACK_SIZE = 1 << 24
 """Tokens; the planner's own limit."""
+
+
+BOUNDS = ("max_visual_tokens", "max_images", "max_cost")
+"""Settings of a plan that bound every pack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,20 +81,57 @@ class PlanSettings:
     """What is made equal across packs."""
     fake_image: Literal["pack", "sample", "none"] = "pack"
     """Whether a pack without pictures gets a fake image, or every sample without them."""
+    overlong: Literal["refuse", "truncate"] = "refuse"
+    """What becomes of samples longer than a pack."""
     seed: int = 0
+    fill_weight: float = 0.6
+    """0 to 1: nearer to 1, packs are fuller and less equal."""
+    max_visual_tokens: int | None = None
+    """Visual tokens that a pack holds at most."""
+    max_images: int | None = None
+    """Images that a pack holds at most."""
+    max_cost: float | None = None
+    """Predicted work that a pack holds at most, in TFLOP."""
+    document_alignment: int = 1
+    """Every document takes a multiple of so many tokens, as context parallelism pads it."""
+    packing_ratio: float = 1.0
+    """Share of a pack's tokens that packs are planned for."""
+    max_packs: int | None = None
+    """Packs that are kept, a fair cut of all."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """By name of a source: how often its rows are used, times its sample_ratio."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.pack_size <= MAX_PACK_SIZE:
             raise StopRun(f"--pack-size is {self.pack_size}, expected 2 to {MAX_PACK_SIZE} tokens")
-        if self.balance == "compute":
+        if not 0 <= self.fill_weight <= 1:
+            raise StopRun(f"--fill-weight is {self.fill_weight:g}, expected 0 to 1")
+        if not 0 < self.packing_ratio <= 1:
+            raise StopRun(f"--packing-ratio is {self.packing_ratio:g}, expected more than 0 and at most 1")
+        if self.max_packs is not None and self.max_packs < 1:
+            raise StopRun(f"--max-packs is {self.max_packs}, expected at least 1")
+        if self.document_alignment < 1 or self.pack_size % self.document_alignment:
             raise StopRun(
-                "--balance compute needs predicted costs, and this release has no cost model",
-                "Use --balance vt, which makes visual tokens equal; vlmprep.plan_packs takes costs of your own.",
+                f"--document-alignment is {self.document_alignment}, which does not divide --pack-size {self.pack_size}",
+                "Context parallelism over N ranks pads documents to a multiple of 2 N tokens; take a pack size that is one too.",
+            )
+        _check_amounts({f"--{name.replace('_', '-')}": getattr(self, name) for name in BOUNDS})
+        _check_amounts({f"--weight {name}": weight for name, weight in self.weights.items()})
+        if self.max_cost is not None and self.balance != "compute":
+            raise StopRun(
+                "--max-cost bounds the predicted work of packs, which is computed with --balance compute",
+                "Give --balance compute, or bound packs with --max-visual-tokens.",
             )
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
-        return asdict(self)
+        return {**asdict(self), "weights": dict(sorted(self.weights.items()))}
+
+
+def _check_amounts(amounts: Mapping[str, float | None]) -> None:
+    for option, amount in amounts.items():
+        if amount is not None and not (math.isfinite(amount) and amount >= 0):
+            raise StopRun(f"{option} is {amount}, expected a number of at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

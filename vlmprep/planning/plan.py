@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -51,6 +51,20 @@ class PackPlan:
     def fill(self) -> float:
         """Share of the packs' tokens that samples take; 0 for a plan without packs."""
         return int(self.pack_tokens.sum()) / (self.pack_size * self.num_packs) if self.num_packs else 0.0
+
+    def first(self, num_packs: int) -> PackPlan:
+        """The same plan with no more than its first packs: a fair cut, because packs stand in a shuffle."""
+        if num_packs >= self.num_packs:
+            return self
+        return replace(
+            self,
+            samples=self.samples[: self.offsets[num_packs]],
+            offsets=self.offsets[: num_packs + 1],
+            pack_tokens=self.pack_tokens[:num_packs],
+            pack_visual_tokens=self.pack_visual_tokens[:num_packs],
+            pack_costs=self.pack_costs[:num_packs],
+            needs_fake=self.needs_fake[:num_packs],
+        )
 
     @cached_property
     def bins(self) -> list[NDArray[np.int64]]:

@@ -75,11 +75,16 @@ SAMPLES = pa.schema(
         ("status", pa.string()),
         ("pack_id", pa.int64()),
         ("document", pa.int32()),
+        ("num_uses", pa.int32()),
+        ("more_places", pa.list_(pa.struct([("pack_id", pa.int64()), ("document", pa.int32())]))),
+        ("num_cut_tokens", pa.int32()),
         ("reason", pa.string()),
         ("reason_code", pa.string()),
     ]
 )
-"""samples.parquet: status is packed, refused or unused; pack_id and document (1..n) are null unless packed."""
+"""samples.parquet: status is packed, refused or unused. The rest but reasons is null unless packed: the first pack that holds
+the row and its document there (1..n); num_uses, in how many documents it stands, and where it stands again; num_cut_tokens,
+how many of its last tokens were cut off."""
 
 
 def pack_key(pack_id: int) -> str:

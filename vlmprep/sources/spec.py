@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class SourceSpec:
     """role_tag, content_tag, and what roles are called (user_tag, assistant_tag, system_tag, function_tag,
     observation_tag) -> the row's own words; empty: the usual spellings."""
     sample_ratio: float = 1.0
-    """Share of the rows that may be planned, a seeded sample."""
+    """How often the rows are used: up to 1 a seeded sample of them, above 1 all of them several times."""
 
     def __post_init__(self) -> None:
         if self.name in ("", ".", "..") or not self.name.isprintable():
@@ -45,8 +46,8 @@ class SourceSpec:
         _check_words(self.name, "columns", self.columns, COLUMNS)
         _check_words(self.name, "tags", self.tags, TAGS)
         ratio = self.sample_ratio
-        if type(ratio) not in (int, float) or not 0.0 <= ratio <= 1.0:
-            raise StopRun(f"source {self.name!r}: sample_ratio is {ratio!r}, expected a number from 0 to 1")
+        if type(ratio) not in (int, float) or not 0.0 <= ratio < math.inf:
+            raise StopRun(f"source {self.name!r}: sample_ratio is {ratio!r}, expected a number of at least 0")
 
 
 def _check_words(name: str, what: str, got: Any, known: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmprep.pipeline.inspect.spread import PackColumns, Spread, spread_of
-from vlmprep.pipeline.planfile import Plan, open_plan
+from vlmprep.pipeline.plan.file import Plan, open_plan
 
 __all__ = ["PlanReport", "inspect_plan"]
 
@@ -26,7 +26,6 @@ class PlanReport:
     refused: list[dict[str, Any]]
     """By reason, with an example each."""
     spread: Spread
-    """With visual tokens for costs."""
 
 
 def inspect_plan(root: Path) -> PlanReport:
@@ -40,7 +39,7 @@ def inspect_plan(root: Path) -> PlanReport:
         num_tokens=plan.num_tokens,
         num_visual_tokens=plan.num_visual_tokens,
         num_samples=np.diff(plan.offsets),
-        cost=plan.num_visual_tokens,
+        cost=plan.pack_costs,
     )
     pack_size = plan.summary["settings"]["pack_size"]
     return PlanReport(

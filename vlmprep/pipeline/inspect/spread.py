@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.pipeline.inspect.histogram import Histogram, even_histogram, filling_histogram
-from vlmprep.pipeline.plan import STRAGGLER_RANKS
+from vlmprep.pipeline.plan.forecast import STRAGGLER_RANKS
 from vlmprep.planning.plan import straggler_ratio
 
 __all__ = ["PackColumns", "PackRow", "Spread", "spread_of"]

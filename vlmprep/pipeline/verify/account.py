@@ -54,8 +54,7 @@ def read_account(path: Path) -> Account | str:
         return f"it cannot be read: {error}"
     if table.schema.remove_metadata() != SAMPLES:
         return f"it has columns {table.schema.names}, expected {SAMPLES.names} of fixed types"
-    placed = pc.and_(pc.is_valid(table["pack_id"]), pc.is_valid(table["document"]))
-    packed = table.filter(pc.and_(pc.equal(table["status"], PACKED), placed))
+    packed = all_places(table)
     packed = packed.take(pc.sort_indices(packed, [("pack_id", "ascending"), ("document", "ascending")]))
     return Account(
         table=table,
@@ -63,6 +62,17 @@ def read_account(path: Path) -> Account | str:
         pack_ids=packed["pack_id"].to_numpy(),
         documents=packed["document"].to_numpy(),
     )
+
+
+def all_places(table: pa.Table) -> pa.Table:
+    """source, row, sample_id, pack_id, document of every place that a packed row stands at."""
+    placed = pc.and_(pc.is_valid(table["pack_id"]), pc.is_valid(table["document"]))
+    rows = table.filter(pc.and_(pc.equal(table["status"], PACKED), placed)).combine_chunks()
+    more = rows["more_places"].combine_chunks()
+    again = rows.select(["source", "row", "sample_id"]).take(pc.list_parent_indices(more))
+    for name, column in zip(("pack_id", "document"), pc.list_flatten(more).flatten(), strict=True):
+        again = again.append_column(name, column)
+    return pa.concat_tables([rows.select(again.column_names), again])
 
 
 def account_problems(account: Account, manifest: Manifest) -> Iterator[Problem]:
@@ -92,6 +102,13 @@ def row_problems(table: pa.Table) -> Iterator[Problem]:
         has = pc.is_valid(table[name])
         yield from named_rows(table, pc.and_(is_packed, pc.invert(has)), f"it is packed, but has no {name}")
         yield from named_rows(table, pc.and_(pc.invert(is_packed), has), f"it is not packed, but has a {name}")
+    for name in ("num_uses", "num_cut_tokens"):
+        yield from named_rows(
+            table, pc.xor(is_packed, pc.is_valid(table[name])), f"its {name} does not go with its status"
+        )
+    places = pc.add(1, pc.fill_null(pc.list_value_length(table["more_places"]), 0))
+    wrong = pc.and_(is_packed, pc.fill_null(pc.not_equal(table["num_uses"], places), False))
+    yield from named_rows(table, wrong, "its num_uses is not the number of its places")
     for name in ("reason", "reason_code"):
         has = pc.is_valid(table[name])
         yield from named_rows(table, pc.and_(is_refused, pc.invert(has)), f"it is refused without a {name}")

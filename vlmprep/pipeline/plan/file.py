@@ -18,22 +18,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlmprep.planning.plan import PackPlan
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, write_json
 
-__all__ = ["PLAN_FILE", "Plan", "Unfit", "open_plan", "write_plan"]
+__all__ = ["PLAN_FILE", "Plan", "PlannedPacks", "Unfit", "open_plan", "write_plan"]
 
 PLAN_FILE = "plan.json"
 BINS = pa.schema(
     [
         ("samples", pa.large_list(pa.field("item", pa.int64(), nullable=False))),
+        ("costs", pa.large_list(pa.field("item", pa.float64(), nullable=False))),
         ("num_tokens", pa.int64()),
         ("num_visual_tokens", pa.int64()),
+        ("cost", pa.float64()),
         ("needs_fake", pa.bool_()),
     ]
 )
-"""Tokens after the shift, without those of a fake image that is a document of its own."""
+"""Counts and costs are those of the samples, without a fake image that is a document of its own; tokens after the shift."""
 REFUSED = pa.schema([("sample", pa.int64()), ("reason_code", pa.string()), ("reason", pa.string())])
 
 
@@ -44,8 +45,36 @@ class Unfit:
     sample: int
     """Its number in the ledger."""
     code: str
-    """`overlong`: it is longer than a pack; `no-fake-image`: it has no place for the fake image that it should get."""
+    """`overlong`: it is longer than a pack; `too-many-visual-tokens`, `too-many-images`, `too-costly`: it alone is over a
+    bound; `no-fake-image`: it has no place for the fake image that it should get."""
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlannedPacks:
+    """Packs of ledger numbers: pack `k` holds `samples[offsets[k]:offsets[k + 1]]`."""
+
+    samples: NDArray[np.int64]
+    """[num_samples] ledger numbers, pack after pack; a row that is used twice stands twice."""
+    costs: NDArray[np.float64]
+    """[num_samples] what each costs."""
+    offsets: NDArray[np.int64]
+    """[num_packs + 1]"""
+    num_tokens: NDArray[np.int64]
+    """[num_packs] after the shift; here and below of the samples alone."""
+    num_visual_tokens: NDArray[np.int64]
+    """[num_packs]"""
+    num_images: NDArray[np.int64]
+    """[num_packs]"""
+    pack_costs: NDArray[np.float64]
+    """[num_packs]"""
+    needs_fake: NDArray[np.bool_]
+    """[num_packs] the pack gets a fake image as a document of its own."""
+
+    @property
+    def num_packs(self) -> int:
+        """How many packs there are."""
+        return len(self.num_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,9 +85,11 @@ class Plan:
     summary: dict[str, Any]
     """plan.json."""
     samples: NDArray[np.int64]  # [num_samples]: ledger numbers, pack after pack
+    costs: NDArray[np.float64]  # [num_samples]: what each costs
     offsets: NDArray[np.int64]  # [num_packs + 1]: where each pack's samples start
     num_tokens: NDArray[np.int64]  # [num_packs]
     num_visual_tokens: NDArray[np.int64]  # [num_packs]
+    pack_costs: NDArray[np.float64]  # [num_packs]: of the samples
     needs_fake: NDArray[np.bool_]  # [num_packs]
     refused: pa.Table
     """sample, reason_code, reason."""
@@ -78,31 +109,30 @@ class Plan:
         return self.samples[self.offsets[pack_id] : self.offsets[pack_id + 1]]
 
 
-def write_plan(
-    root: Path, plan: PackPlan, samples: NDArray[np.int64], refused: Sequence[Unfit], summary: dict[str, Any]
-) -> None:
+def write_plan(root: Path, packs: PlannedPacks, refused: Sequence[Unfit], summary: dict[str, Any]) -> None:
     """Publish a plan.
 
     Args:
         root: Folder of the plan.
-        plan: Packs of sample numbers 0..n-1.
-        samples: [n] the ledger number of each of these.
+        packs: The packs.
         refused: Samples that it cannot take.
         summary: Settings and statistics; the digest is added.
     """
-    chosen = samples[plan.samples]
+    offsets = pa.array(packs.offsets)
     columns = [
-        pa.LargeListArray.from_arrays(pa.array(plan.offsets), pa.array(chosen), type=BINS.field("samples").type),
-        pa.array(plan.pack_tokens, pa.int64()),
-        pa.array(plan.pack_visual_tokens, pa.int64()),
-        pa.array(plan.needs_fake),
+        pa.LargeListArray.from_arrays(offsets, pa.array(packs.samples), type=BINS.field("samples").type),
+        pa.LargeListArray.from_arrays(offsets, pa.array(packs.costs), type=BINS.field("costs").type),
+        pa.array(packs.num_tokens, pa.int64()),
+        pa.array(packs.num_visual_tokens, pa.int64()),
+        pa.array(packs.pack_costs, pa.float64()),
+        pa.array(packs.needs_fake),
     ]
     _write(root / "bins.arrow", pa.record_batch(columns, schema=BINS))
     rows = [{"sample": r.sample, "reason_code": r.code, "reason": r.reason} for r in refused]
     _write(root / "refused.arrow", pa.RecordBatch.from_pylist(rows, schema=REFUSED))
     digest = hashlib.sha256(canonical_json(summary["settings"]) + summary["ledger"].encode())
-    digest.update(np.ascontiguousarray(plan.offsets).tobytes())
-    digest.update(chosen.tobytes())
+    for array in (packs.offsets, packs.samples, packs.costs):
+        digest.update(np.ascontiguousarray(array).tobytes())
     write_json(root / PLAN_FILE, {**summary, "digest": digest.hexdigest()})
 
 
@@ -121,9 +151,11 @@ def open_plan(root: Path) -> Plan:
         root=root,
         summary=summary,
         samples=lists.values.to_numpy(),
+        costs=bins["costs"].values.to_numpy(),
         offsets=lists.offsets.to_numpy(),
         num_tokens=bins["num_tokens"].to_numpy(),
         num_visual_tokens=bins["num_visual_tokens"].to_numpy(),
+        pack_costs=bins["cost"].to_numpy(),
         needs_fake=bins["needs_fake"].to_numpy(zero_copy_only=False),
         refused=pa.Table.from_batches([_read(root / "refused.arrow")]),
     )
