@@ -6,7 +6,7 @@ from typing import Any
 
 from vlmprep.schema.errors import StopRun
 
-__all__ = ["area", "layer_linear", "linear", "number", "numbers", "said", "value"]
+__all__ = ["area", "layer_linear", "linear", "named", "not_understood", "number", "numbers", "said", "value"]
 
 NEXT = "Name the model's own config with --model-config, or plan with --balance vt, which needs none."
 
@@ -31,9 +31,18 @@ def value(config: Any, *names: str) -> Any:
     """
     found = said(config, *names)
     if found is None:
-        kind = getattr(config, "model_type", "") or type(config).__name__
-        raise StopRun(f"the work of the model cannot be predicted: its config ({kind}) does not say {names[0]}", NEXT)
+        raise StopRun(f"the work of {named(config)} cannot be predicted: its config does not say {names[0]}", NEXT)
     return found
+
+
+def not_understood(config: Any, what: str) -> StopRun:
+    """The error for a config that says something no formula is known for."""
+    return StopRun(f"the work of {named(config)} cannot be predicted: its config says {what}", NEXT)
+
+
+def named(config: Any) -> str:
+    """What a part of a model is called in messages."""
+    return str(getattr(config, "model_type", "") or type(config).__name__)
 
 
 def number(config: Any, *names: str) -> int:
