@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,8 +11,8 @@ import xxhash
 from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.fake_image import FAKE_IMAGE, has_pictures, with_fake_image
-from vlmprep.schema.family import Family
-from vlmprep.schema.ledger import ENCODER_WORK, OK, REFUSED
+from vlmprep.schema.family import Encoded, Family
+from vlmprep.schema.ledger import CUTTABLE_TOKENS, ENCODER_WORK, OK, REFUSED
 from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize
 
 __all__ = ["HeaderReader", "RawRow", "SampleReader", "count_rows", "media_state"]
@@ -21,6 +22,11 @@ COUNTS = (
     *ENCODER_WORK,
 )
 """What a record holds of its media, which a refused row has none of."""
+
+OF_A_MEDIUM = ("kind", "num_visual_tokens", "num_patches", "stored_bytes")
+MEDIUM_FIELDS = ("start", "end", *OF_A_MEDIUM, *ENCODER_WORK)
+"""As in `schema.ledger.MEDIUM`."""
+counts_of = operator.attrgetter(*OF_A_MEDIUM, *(f"work.{name}" for name in ENCODER_WORK))
 
 
 class RawRow(Protocol):
@@ -99,14 +105,27 @@ def count_rows(
         except RefuseSample as refusal:
             _refuse(record, refusal)
     encoded = family.encode_all([(sample, counts) for _, sample, counts in measured])
-    for (record, _, _), found in zip(measured, encoded, strict=True):
+    for (record, _, counts), found in zip(measured, encoded, strict=True):
         if isinstance(found, RefuseSample):
             _refuse(record, found)
         else:
             record |= {"status": OK, "num_tokens": found.num_tokens, "num_label_tokens": found.num_label_tokens}
             record["num_left_out_characters"] = found.num_left_out_characters
+            if record["num_tokens"] > CUTTABLE_TOKENS:
+                record |= {"first_label": found.first_label, "media": _media(found, counts)}
     _count_with_fake([entry for entry in without_pictures if entry[0]["status"] == OK], family)
     return records
+
+
+def _media(encoded: Encoded, counts: Sequence[MediaCount]) -> list[dict[str, Any]] | None:
+    """Where a sample's media lie, and what was counted of each; None where they cannot be told from the text."""
+    if (spans := encoded.media_spans) is None:
+        return None
+    places = spans.tolist()
+    return [
+        dict(zip(MEDIUM_FIELDS, (*place, *counts_of(count)), strict=True))
+        for place, count in zip(places, counts, strict=True)
+    ]
 
 
 def _count_with_fake(rows: Sequence[tuple[dict[str, Any], Sample, list[MediaSize]]], family: Family) -> None:

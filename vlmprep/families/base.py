@@ -185,7 +185,9 @@ class BaseFamily(ABC):
         ]
 
     def _collapsed(self, sample: Sample, counts: Sequence[MediaCount]) -> Collapsed:
-        return self._encoder.collapse(self._rendered(sample), counts, [medium.kind for medium in sample.media()])
+        kinds = [medium.kind for medium in sample.media()]
+        literals: dict[str, str] = {kind: self._turns_of(sample).media_literal(kind) for kind in kinds}
+        return self._encoder.collapse(self._rendered(sample), counts, kinds, literals)
 
     def _rendered(self, sample: Sample) -> Rendered:
         if self._keep_control_text:
@@ -206,6 +208,10 @@ class BaseFamily(ABC):
         if encoded.num_label_tokens == 0:
             raise RefuseSample("no-label-tokens", "no token of this sample is learned")
         return encoded
+
+    def counts_after_cut(self, counts: Sequence[MediaCount]) -> list[MediaCount]:
+        """As they are; see Family."""
+        return list(counts)
 
     def load(self, medium: Media) -> Any:
         """Decode a medium with the processor's own loader; see Family."""

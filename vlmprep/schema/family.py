@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import Loader, MediaCount, MediaSize
 from vlmprep.schema.pixels import PixelRule
 
-__all__ = ["DEFAULT_MAX_CLIP_BYTES", "Encoded", "Family", "FamilySettings", "Tokens"]
+__all__ = ["DEFAULT_MAX_CLIP_BYTES", "Encoded", "Family", "FamilySettings", "Tokens", "no_media"]
 
 DEFAULT_MAX_CLIP_BYTES = 2 << 30
 """Of frames in RGB, as many as the processor samples: 776 frames of 1280 x 720."""
@@ -30,6 +30,11 @@ class Tokens:
     mm_token_type_ids: NDArray[np.uint8]  # [S]: 0 text, 1 image, 2 video, 3 audio
 
 
+def no_media() -> NDArray[np.int32]:
+    """Where the media of a sequence without media lie."""
+    return np.zeros((0, 2), dtype=np.int32)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Encoded:
     """A sample's sequence with every run of equal media placeholders written once: C <= S entries."""
@@ -40,6 +45,8 @@ class Encoded:
     repeats: NDArray[np.int32]  # [C]: how often the entry stands in the sequence
     num_left_out_characters: int = 0
     """Of thoughts of earlier turns, which the chat template leaves out as it does at inference."""
+    find_media: Callable[[], NDArray[np.int32] | None] = no_media
+    """What `media_spans` asks."""
 
     @property
     def num_tokens(self) -> int:
@@ -50,6 +57,39 @@ class Encoded:
     def num_label_tokens(self) -> int:
         """Tokens that the loss counts; the shift loses none, because the first token is never one."""
         return int(self.is_label[1:].sum())
+
+    @property
+    def media_spans(self) -> NDArray[np.int32] | None:
+        """Where each medium lies in the sequence in full, looked up anew at each call.
+
+        Returns:
+            [media, 2] in the conversation's order: from the first to behind the last token that template and processor write
+            for it. Spans overlap where no cut may part media. None where they cannot be told.
+        """
+        return self.find_media()
+
+    @property
+    def first_label(self) -> int:
+        """Place in the sequence in full of the first token that the loss counts; there is one."""
+        entry = int(self.is_label[1:].argmax()) + 1
+        return int(np.add.reduce(self.repeats[:entry]))
+
+    def cut(self, num_tokens: int) -> Encoded:
+        """The first tokens of the sequence; it must not end within a run of placeholders."""
+        entries = int(np.searchsorted(np.cumsum(self.repeats), num_tokens)) + 1
+        assert int(self.repeats[:entries].sum()) == num_tokens, "a run of placeholders is whole or not there"
+        return Encoded(
+            input_ids=self.input_ids[:entries],
+            is_label=self.is_label[:entries],
+            mm_token_type_ids=self.mm_token_type_ids[:entries],
+            repeats=self.repeats[:entries],
+            num_left_out_characters=self.num_left_out_characters,
+            find_media=lambda: self._media_before(num_tokens),
+        )
+
+    def _media_before(self, num_tokens: int) -> NDArray[np.int32] | None:
+        spans = self.media_spans
+        return None if spans is None else spans[spans[:, 1] <= num_tokens]
 
     def expand(self) -> Tokens:
         """Write every placeholder as often as the model wants it."""
@@ -125,6 +165,14 @@ class Family(Protocol):
 
     def encode_all(self, samples: Sequence[tuple[Sample, Sequence[MediaCount]]]) -> list[Encoded | RefuseSample]:
         """The same for several conversations at once, which is faster; a refusal stands in its sample's place."""
+        ...
+
+    def counts_after_cut(self, counts: Sequence[MediaCount]) -> list[MediaCount]:
+        """Counts of the media that a cut sample keeps, in the form in which the model takes these without the others.
+
+        Args:
+            counts: Of the kept media, as they were measured in the whole sample.
+        """
         ...
 
     def load(self, medium: Media) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["ENCODER_WORK", "LEDGER", "OK", "REFUSED"]
+__all__ = ["CUTTABLE_TOKENS", "ENCODER_WORK", "LEDGER", "MEDIUM", "OK", "REFUSED"]
 
 OK = "ok"
 REFUSED = "refused"
@@ -19,6 +19,23 @@ ENCODER_WORK = (
     "num_sound_pairs",
 )
 """Sums of `schema.media.EncoderWork` over a sample's media."""
+
+MEDIUM = pa.struct(
+    [
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+        ("kind", pa.string()),
+        ("num_visual_tokens", pa.int32()),
+        ("num_patches", pa.int32()),
+        ("stored_bytes", pa.int64()),
+        *((name, pa.int64()) for name in ENCODER_WORK),
+    ]
+)
+"""One medium of a sample: where it lies in the sequence before the shift, from the first to behind the last token that
+template and processor write for it, and its own part of the sample's counts. Spans overlap where no cut may part media."""
+
+CUTTABLE_TOKENS = 1_024
+"""The longest sample of which a ledger does not say where it may be cut: nobody's packs are smaller."""
 
 LEDGER = pa.schema(
     [
@@ -39,6 +56,8 @@ LEDGER = pa.schema(
         ("num_patches", pa.int32()),
         *((name, pa.int64()) for name in ENCODER_WORK),
         ("stored_bytes", pa.int64()),
+        ("first_label", pa.int32()),
+        ("media", pa.list_(MEDIUM)),
         ("row_offset", pa.int64()),
         ("row_bytes", pa.int64()),
         ("row_xxh3", pa.uint64()),
@@ -50,5 +69,7 @@ LEDGER = pa.schema(
 leaves out as it does at inference; num_tokens_with_fake counts a sample without pictures as it is with a fake image in its
 first user turn, null where there are pictures or where there is no place for one; stored_bytes are those of its media's
 tensors in a pack, before compression.
+first_label is the place of the first token that the loss counts, and media, in the conversation's order, says where the sample
+may be cut; both are null for samples of at most CUTTABLE_TOKENS, media also where they cannot be told from the text.
 row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
 is still the row that was counted; media_state is a digest of path, size and modification time of its media files."""

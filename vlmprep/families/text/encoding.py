@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from vlmprep.families.text.media_spans import MediaSpans, Placed
 from vlmprep.families.text.token_labels import TokenLabels
 from vlmprep.families.text.turns import Rendered
 from vlmprep.schema.errors import RefuseSample, StopRun
-from vlmprep.schema.family import Encoded
+from vlmprep.schema.family import Encoded, no_media
 from vlmprep.schema.media import MediaCount
 
 __all__ = ["Collapsed", "PlaceholderEncoder", "filled_tokens"]
@@ -36,6 +37,12 @@ class Collapsed:
     """What the family makes of each medium, in the order of the text."""
     num_left_out_characters: int = 0
     """Of thoughts that the template leaves out."""
+    starts: Sequence[int] = ()
+    """Where each medium's replacement begins, in characters, in the order of the text; empty where no text moved."""
+    kinds: Sequence[str] = ()
+    """The media's kinds in the order of the conversation."""
+    literals: Mapping[str, str] = field(default_factory=dict)
+    """By kind, what the template writes for a medium between two texts; none: where media lie is not asked."""
 
 
 class PlaceholderEncoder:
@@ -67,6 +74,7 @@ class PlaceholderEncoder:
         self._runs = re.compile("|".join(f"(?:{re.escape(token)})+" for token in self._tokens) or r"(?!)")
         self._bos: str | None = processor.tokenizer.bos_token
         self.labels = TokenLabels(processor.tokenizer, control_tokens, self._encoding_of)
+        self._media_spans = MediaSpans(processor, self._tokens, lambda piece: self._encoding_of(piece, False))
         self._placeholders_of = functools.lru_cache(maxsize=REPLACEMENTS_KEPT)(self._find_placeholders)
 
     @property
@@ -76,18 +84,26 @@ class PlaceholderEncoder:
         self._shared_backend.no_truncation()
         return self._shared_backend
 
-    def collapse(self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]) -> Collapsed:
+    def collapse(
+        self,
+        rendered: Rendered,
+        counts: Sequence[MediaCount],
+        kinds: Sequence[str],
+        literals: Mapping[str, str] | None = None,
+    ) -> Collapsed:
         """Put each medium's replacement, every run of placeholders written once, into a conversation.
 
         Args:
             rendered: The conversation as the template writes it, one placeholder per medium.
             counts: What the family makes of each medium, in the conversation's order.
             kinds: The media's kinds, likewise.
+            literals: By kind, what the template writes for a medium between two texts.
 
         Raises:
             RefuseSample: The rendered text has other placeholders than the conversation has media.
         """
-        return Collapsed(*self._collapse(rendered, counts, kinds), rendered.num_left_out_characters)
+        text, spans, in_order, starts = self._collapse(rendered, counts, kinds)
+        return Collapsed(text, spans, in_order, rendered.num_left_out_characters, starts, kinds, literals or {})
 
     def tokenize(self, texts: Sequence[str]) -> list[NDArray[np.int32] | RefuseSample]:
         """Token ids of several texts, or why a text has none.
@@ -132,7 +148,41 @@ class PlaceholderEncoder:
             mm_token_type_ids=types,
             repeats=repeats,
             num_left_out_characters=collapsed.num_left_out_characters,
+            find_media=functools.partial(self._spans_of_media, collapsed, ids, placeholders),
         )
+
+    def _spans_of_media(
+        self, collapsed: Collapsed, ids: NDArray[np.int32], placeholders: NDArray[np.int64]
+    ) -> NDArray[np.int32] | None:
+        """Where each medium lies in the sequence in full, in the conversation's order; None where it cannot be told.
+
+        Args:
+            collapsed: The conversation.
+            ids: [C] its tokens, every run of placeholders written once.
+            placeholders: Which of them are placeholders.
+        """
+        if not collapsed.counts:
+            return no_media()
+        if not collapsed.literals:
+            return None
+        places, spans, at, longer = placeholders.tolist(), [], 0, 0
+        for count, start in zip(collapsed.counts, collapsed.starts or [0] * len(collapsed.counts), strict=True):
+            if not (num_runs := len(count.run_lengths)):
+                return None
+            first, last = places[at], places[at + num_runs - 1]
+            literal = collapsed.literals[count.kind]
+            span = self._media_spans.of(
+                ids, collapsed.text, Placed(count.kind, count.replacement, literal, start, first, last)
+            )
+            if span is None:
+                return None
+            at, before = at + num_runs, longer
+            longer += count.num_placeholders - num_runs
+            spans.append((span[0] + before, span[1] + longer))
+        in_text = [count.kind for count in collapsed.counts]
+        if in_text != list(collapsed.kinds):
+            spans = [spans[number] for number in as_in_conversation(in_text, collapsed.kinds)]
+        return np.array(spans, dtype=np.int32)
 
     def _tokenized(self, texts: Sequence[str]) -> list[NDArray[np.int32] | RefuseSample]:
         adds_special = list(map(self._adds_special, texts))
@@ -150,13 +200,13 @@ class PlaceholderEncoder:
 
     def _collapse(
         self, rendered: Rendered, counts: Sequence[MediaCount], kinds: Sequence[str]
-    ) -> tuple[str, Sequence[tuple[int, int]], Sequence[MediaCount]]:
-        """The text with each medium's replacement in it, the spans moved along, and the counts in the text's order."""
+    ) -> tuple[str, Sequence[tuple[int, int]], Sequence[MediaCount], Sequence[int]]:
+        """The text with each medium's replacement in it, the spans moved along, the counts in the text's order, and starts."""
         if not counts:
-            return rendered.text, rendered.label_spans, counts
+            return rendered.text, rendered.label_spans, counts, ()
         if len(set(kinds)) == 1 and all(count.replacement in self._tokens for count in counts):
             # Each placeholder stays as it is, only longer: nothing moves.
-            return rendered.text, rendered.label_spans, counts
+            return rendered.text, rendered.label_spans, counts, ()
         of_kind = {kind: [count for count, k in zip(counts, kinds, strict=True) if k == kind] for kind in KINDS}
         try:
             (text,), (moves,) = self._processor.get_text_with_replacements(
@@ -177,7 +227,7 @@ class PlaceholderEncoder:
 
         replaced = [move["new_span"] for move in moves]
         spans = [piece for start, end in rendered.label_spans for piece in outside(replaced, moved(start), moved(end))]
-        return text, spans, in_order
+        return text, spans, in_order, [start for start, _ in replaced]
 
     def shorten(self, replacement: str) -> tuple[str, tuple[int, ...]]:
         """Write every run of placeholders in a replacement once.
@@ -272,6 +322,12 @@ def filled_tokens(processor: Any) -> list[str]:
         if filled or written not in unknown:
             tokens |= dict.fromkeys(tokenizer.convert_ids_to_tokens(filled) or [str(token)])
     return list(tokens)
+
+
+def as_in_conversation(in_text: Sequence[str], in_conversation: Sequence[str]) -> list[int]:
+    """Which medium of the text each of the conversation is: the first image of the one is the first of the other, ..."""
+    places = {kind: iter([at for at, found in enumerate(in_text) if found == kind]) for kind in KINDS}
+    return [next(places[kind]) for kind in in_conversation]
 
 
 def outside(ranges: Sequence[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ from vlmprep.families.text.dialogue import Dialogue, Shape, Slot, remember, shap
 from vlmprep.families.text.layout import Layout, find_layout
 from vlmprep.families.text.spans import spans_of_answers
 from vlmprep.families.text.template import ChatTemplate, Span
-from vlmprep.schema.conversation import Media, Message, Sample, Text
+from vlmprep.schema.conversation import Media, MediaKind, Message, Sample, Text
 from vlmprep.schema.errors import RefuseSample, StopRun
 
 __all__ = ["Rendered", "TurnFinder"]
@@ -58,6 +58,7 @@ class TurnFinder:
         self._control_tokens = control_tokens
         self._layouts: dict[Shape, Layout] = {}
         self._call_places: dict[bytes, CallPlaces] = {}
+        self._literals: dict[MediaKind, str] = {}
         self._template = ChatTemplate(processor)
         try:
             self._bounds = None if self._template.is_marked else TurnBounds(self._template, control_tokens)
@@ -95,11 +96,23 @@ class TurnFinder:
         Raises:
             StopRun: It has no place for one.
         """
-        probe = (Message(role="user", parts=(Text(text="a"), Media(kind="image", content=b""), Text(text="b"))),)
         try:
-            return self._layout(Dialogue(messages=probe)).checked(probe).literals[1]
+            return self._literal("image")
         except RefuseSample as refusal:
             raise StopRun(f"the chat template has no place for an image: {refusal.reason}") from refusal
+
+    def media_literal(self, kind: MediaKind) -> str:
+        """What the template writes for a medium between two texts of a user; nothing where it has no place for one there."""
+        if kind not in self._literals:
+            try:
+                self._literals[kind] = self._literal(kind)
+            except RefuseSample:
+                self._literals[kind] = ""
+        return self._literals[kind]
+
+    def _literal(self, kind: MediaKind) -> str:
+        probe = (Message(role="user", parts=(Text(text="a"), Media(kind=kind, content=b""), Text(text="b"))),)
+        return self._layout(Dialogue(messages=probe)).checked(probe).literals[1]
 
     def _located(
         self, dialogue: Dialogue, slots: list[Slot], layout: Layout, rendered: str, bounds: TurnBounds
