@@ -7,19 +7,33 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from vlmprep.runtime.batch import Batch
 from vlmprep.runtime.collate import Collate
 from vlmprep.runtime.forms import form_of
-from vlmprep.runtime.order import Tail, check_tail, epoch_order, num_repeats, num_steps, step_places
+from vlmprep.runtime.order import (
+    GroupBy,
+    Stretch,
+    Tail,
+    check_group_by,
+    check_tail,
+    consume,
+    epoch_order,
+    grouped_order,
+    num_consumed,
+    num_repeats,
+    num_steps,
+    step_places,
+)
 from vlmprep.runtime.packset import PackSet
 from vlmprep.runtime.steps import PIXEL_TYPES, Finish, PixelType, Step, StepReader, choose_collate
 
 __all__ = ["Loader"]
 
-_STATE_VERSION = 1
-_IDENTITY = ("pack_set", "seed", "shuffle", "tail")
+_STATE_VERSION = 2
+_IDENTITY = ("pack_set", "seed", "shuffle", "group_by", "tail")
 """Entries of a state that say which order it is a place in."""
 
 
@@ -42,6 +56,8 @@ class Loader:
         packs_per_rank: Rows of a batch.
         seed: Of the shuffled order; the same on all ranks.
         shuffle: False: pack_id order.
+        group_by: Which packs share a step of a shuffled epoch: `cost` groups packs of nearly equal cost (the index's `cost`,
+            what the plan made equal), so that no rank waits for a heavier one; steps stay shuffled. `none`: any packs.
         tail: What becomes of packs that do not fill the last step of an epoch: `drop` leaves them out, `pad` fills the
             step with repeated packs whose labels are all -100. A batch without any label has no mean loss (NaN): with
             `pad`, sum the loss and divide by `batch.num_label_tokens_in_step`.
@@ -68,6 +84,7 @@ class Loader:
         packs_per_rank: int = 1,
         seed: int = 0,
         shuffle: bool = True,
+        group_by: GroupBy = "cost",
         tail: Tail = "drop",
         collate: Literal["neat", "hf", "documents"] | Collate = "neat",
         attn_implementation: str = "sdpa",
@@ -79,14 +96,16 @@ class Loader:
         max_length: int | None = None,
     ) -> None:
         check_tail(tail)
+        check_group_by(group_by)
         if pixels not in PIXEL_TYPES:
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
         _check_ranks(dp_rank, dp_world_size, packs_per_rank)
         self.packs = packs
         self.dp_rank, self.dp_world_size, self.packs_per_rank = dp_rank, dp_world_size, packs_per_rank
         self.seed, self.shuffle, self.tail = seed, shuffle, tail
+        self.group_by: GroupBy = group_by if shuffle else "none"
         self.epoch = 0
-        self._consumed = 0
+        self._stretches: tuple[Stretch, ...] = ()
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
         self._device = None if device is None else torch.device(device)
         form = form_of(packs.manifest.family, model_config)
@@ -125,36 +144,42 @@ class Loader:
         return num_steps(self.num_packs, consumed=self._consumed, global_batch=self.global_batch, tail=self.tail)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, start = self.epoch, self._consumed
-        for done, read in enumerate(self._batches(start), 1):
+        epoch, before = self.epoch, self._stretches
+        left = self.num_packs - self._consumed
+        for done, read in enumerate(self._batches(), 1):
             batch = self._finish(read)
-            self.epoch, self._consumed = epoch, min(start + done * self.global_batch, self.num_packs)
+            taken = min(done * self.global_batch, left)
+            self.epoch, self._stretches = epoch, consume(before, taken, global_batch=self.global_batch)
             yield batch
-        self.epoch, self._consumed = epoch + 1, 0
+        self.epoch, self._stretches = epoch + 1, ()
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; nothing changes where it is the current one."""
         if epoch != self.epoch:
-            self.epoch, self._consumed = epoch, 0
+            self.epoch, self._stretches = epoch, ()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training loop stands: a handful of numbers, the same on every rank."""
+        """Where the training loop stands: a handful of numbers, the same on every rank.
+
+        `stretches` are the global batches that the epoch was run with so far, and the packs that each consumed: one, and one
+        more with every change.
+        """
         return {
             "version": _STATE_VERSION,
             **self._identity(),
             "epoch": self.epoch,
             "consumed_packs": self._consumed,
-            "global_batch": self.global_batch,
+            "stretches": [[stretch.global_batch, stretch.consumed_packs] for stretch in self._stretches],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where another loader stood.
 
         Ranks, workers and packs per rank may differ. With the same global batch the rest of the epoch follows step by
-        step; with another one it is dealt from the first pack that was not consumed.
+        step; with another one, exactly the packs that were not consumed follow, grouped anew where steps are grouped.
 
         Raises:
-            ValueError: The state belongs to another pack set, seed, shuffle or tail; the message says which.
+            ValueError: The state belongs to another pack set, seed, shuffle, grouping or tail; the message says which.
         """
         if state.get("version") != _STATE_VERSION:
             raise ValueError(f"loader state has version {state.get('version')!r}, this release knows {_STATE_VERSION}")
@@ -164,21 +189,29 @@ class Loader:
         ]
         if differences:
             raise ValueError(f"loader state does not belong to this order: {'; '.join(differences)}")
-        self.epoch, self._consumed = int(state["epoch"]), int(state["consumed_packs"])
+        self.epoch = int(state["epoch"])
+        self._stretches = tuple(
+            Stretch(global_batch=int(batch), consumed_packs=int(packs)) for batch, packs in state["stretches"]
+        )
+
+    @property
+    def _consumed(self) -> int:
+        return num_consumed(self._stretches)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "pack_set": self.packs.manifest.digest,
             "seed": self.seed,
             "shuffle": self.shuffle,
+            "group_by": self.group_by,
             "tail": self.tail,
         }
 
-    def _batches(self, consumed: int) -> DataLoader[Batch]:
+    def _batches(self) -> DataLoader[Batch]:
         return DataLoader(
             StepReader(self.packs, self._collate),
             batch_size=None,
-            sampler=self._steps(consumed),
+            sampler=self._steps(),
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch_factor,
             pin_memory=self._device is not None and self._device.type == "cuda",
@@ -186,9 +219,22 @@ class Loader:
             generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
         )
 
-    def _steps(self, consumed: int) -> Iterator[Step]:
+    def _order(self) -> NDArray[np.int64]:
+        """[num_packs] pack_ids in the order of the epoch, what was consumed first."""
+        if self.group_by == "none":
+            return self._labelled[epoch_order(self.num_packs, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)]
+        places = grouped_order(
+            self.packs.index.cost[self._labelled],
+            seed=self.seed,
+            epoch=self.epoch,
+            stretches=self._stretches,
+            global_batch=self.global_batch,
+        )
+        return self._labelled[places]
+
+    def _steps(self) -> Iterator[Step]:
         """This rank's share of every step that is left of the epoch."""
-        order = self._labelled[epoch_order(self.num_packs, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)]
+        order, consumed = self._order(), self._consumed
         own = slice(self.dp_rank * self.packs_per_rank, (self.dp_rank + 1) * self.packs_per_rank)
         for step in range(len(self)):
             places = step_places(order, consumed=consumed, step=step, global_batch=self.global_batch)

@@ -1,4 +1,4 @@
-"""Which packs a step consumes: pure functions of (number of packs, seed, epoch, global batch).
+"""Which packs a step consumes: pure functions of (work of the packs, seed, epoch, global batch).
 
 An epoch lists every pack once. Steps take `global_batch` packs at a time from wherever the epoch stands; rank `r` takes
 its `packs_per_rank` from place `r * packs_per_rank` of the step. Neither ranks nor workers enter the order, so what is
@@ -7,10 +7,17 @@ left of an epoch can be dealt to any number of them.
     epoch order   | 7 2 9 0 | 5 1 8 3 | 6 4 . . |        10 packs, global batch 4
     drop            step 0    step 1                     6 and 4 are left out of this epoch
     pad             step 0    step 1    6 4 (7 2)        7 and 2 repeat, without labels
+
+Where steps group packs by cost, the order depends on the global batch, and what was consumed under one is no beginning of the
+order under another. So an epoch remembers its stretches, (global batch, packs consumed), and what is left is grouped anew:
+
+    global batch 4  | 7 2 9 0 | 5 1 8 3 | 6 4            stopped after step 0
+    global batch 3  | 7 2 9 0 | 1 3 8 | 6 4 5 |          the same packs are left, in steps of 3
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -18,11 +25,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.schema.keyed_order import keyed_order
+from vlmprep.schema.step_order import step_order
 
-__all__ = ["StepPlaces", "Tail", "check_tail", "epoch_order", "num_repeats", "num_steps", "step_places"]
+__all__ = [
+    "GroupBy",
+    "StepPlaces",
+    "Stretch",
+    "Tail",
+    "check_group_by",
+    "check_tail",
+    "consume",
+    "epoch_order",
+    "grouped_order",
+    "num_consumed",
+    "num_repeats",
+    "num_steps",
+    "step_places",
+]
 
 Tail: TypeAlias = Literal["drop", "pad"]
 """What becomes of the packs that do not fill the last step of an epoch."""
+
+GroupBy: TypeAlias = Literal["cost", "none"]
+"""Which packs share a step of a shuffled epoch: those of nearly equal cost, or any."""
 
 
 def check_tail(tail: str) -> None:
@@ -39,6 +64,47 @@ def check_tail(tail: str) -> None:
         raise ValueError(f"tail must be one of {', '.join(get_args(Tail))}, got {tail!r}")
 
 
+def check_group_by(group_by: str) -> None:
+    """Refuse a policy that is not offered.
+
+    Raises:
+        ValueError: It is none of `GroupBy`.
+    """
+    if group_by not in get_args(GroupBy):
+        raise ValueError(f"group_by must be one of {', '.join(get_args(GroupBy))}, got {group_by!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A part of an epoch that was run with one global batch."""
+
+    global_batch: int
+    """Packs per step."""
+    consumed_packs: int
+    """Packs that its steps took."""
+
+
+def num_consumed(stretches: Sequence[Stretch]) -> int:
+    """Packs of the epoch that were taken so far."""
+    return sum(stretch.consumed_packs for stretch in stretches)
+
+
+def consume(stretches: tuple[Stretch, ...], num_packs: int, *, global_batch: int) -> tuple[Stretch, ...]:
+    """The stretches of an epoch after its next steps.
+
+    Args:
+        stretches: Those before.
+        num_packs: Packs that the steps took.
+        global_batch: Packs per step.
+    """
+    if not num_packs:
+        return stretches
+    if stretches and stretches[-1].global_batch == global_batch:
+        num_packs += stretches[-1].consumed_packs
+        stretches = stretches[:-1]
+    return (*stretches, Stretch(global_batch=global_batch, consumed_packs=num_packs))
+
+
 def epoch_order(num_packs: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
     """Every pack_id once, in the order of an epoch.
 
@@ -52,6 +118,33 @@ def epoch_order(num_packs: int, *, seed: int, epoch: int, shuffle: bool) -> NDAr
         [num_packs] int64.
     """
     return keyed_order(num_packs, seed, epoch) if shuffle else np.arange(num_packs, dtype=np.int64)
+
+
+def grouped_order(
+    work: NDArray[np.float64], *, seed: int, epoch: int, stretches: Sequence[Stretch], global_batch: int
+) -> NDArray[np.int64]:
+    """Every pack once: those consumed, as they were consumed, then the rest in steps of nearly equal work.
+
+    Args:
+        work: [num_packs] what a step's packs are to be equal in.
+        seed: Any integer.
+        epoch: 0-based.
+        stretches: Of the epoch so far.
+        global_batch: Packs per step from here on.
+
+    Returns:
+        [num_packs] int64.
+    """
+    if not stretches or stretches[-1].global_batch != global_batch:
+        stretches = (*stretches, Stretch(global_batch=global_batch, consumed_packs=0))
+    order: list[NDArray[np.int64]] = []
+    left = rest = epoch_order(len(work), seed=seed, epoch=epoch, shuffle=True)
+    for stretch in stretches:
+        places = step_order(work[left], seed, epoch, global_batch=stretch.global_batch)
+        taken, not_taken = np.split(places, [stretch.consumed_packs])
+        order.append(left[taken])
+        left, rest = left[np.sort(not_taken)], left[not_taken]
+    return np.concatenate([*order, rest])
 
 
 def num_steps(num_packs: int, *, consumed: int, global_batch: int, tail: Tail) -> int:
