@@ -56,7 +56,8 @@ class Room:
     def places(self, num_tokens: NDArray[np.int64], num_visual_tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """[n] what samples take in the planner's eyes: one longer than packs are planned for has a pack to itself."""
         whole = self.planned - np.where(num_visual_tokens > 0, 0, self.fake_tokens)
-        return np.minimum(self.aligned(num_tokens), whole)
+        places: NDArray[np.int64] = np.minimum(self.aligned(num_tokens), whole)
+        return places
 
     def excesses(
         self, num_visual_tokens: NDArray[np.int64], num_images: NDArray[np.int64], costs: NDArray[np.float64]
