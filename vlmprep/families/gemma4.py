@@ -26,6 +26,7 @@ from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels,
 from vlmprep.families.media.clips import Clip
 from vlmprep.families.media.patches import patches_of
 from vlmprep.families.media.sounds import samples_at
+from vlmprep.families.media.work import halved, heard, seen
 from vlmprep.families.stamped import stamped_metadata
 from vlmprep.families.text.thinking import require_thinking_tokens, with_thinking_prefix
 from vlmprep.families.text.turns import Rendered
@@ -39,6 +40,8 @@ __all__ = ["Gemma4"]
 
 POSITION_BYTES = 16
 """Of one patch: two int64."""
+SOUND_HALVINGS = 2
+"""Convolutions of stride 2 in front of the sound encoder's layers, by the model's code."""
 SMALL_STRIP = 320
 """Pixels of the longest strip that is tried as the smallest image."""
 
@@ -94,6 +97,7 @@ class Gemma4(BaseFamily):
             inputs={"image_grid_hw": np.array([[rows, columns]], dtype=np.int64)},
             num_patches=rows * columns,
             stored_bytes=rows * columns * patch_bytes(self._images),
+            work=seen((1, budget(self._images))),
             hints={"num_soft_tokens_per_image": [rows * columns // self._images.pooling_kernel_size**2]},
         )
 
@@ -109,6 +113,7 @@ class Gemma4(BaseFamily):
             },
             num_patches=num_patches,
             stored_bytes=num_patches * patch_bytes(self._videos),
+            work=seen((num_frames, budget(self._videos))),
             hints={
                 "num_soft_tokens_per_video": [rows * columns // self._videos.pooling_kernel_size**2],
                 "video_metadata": [metadata],
@@ -122,6 +127,7 @@ class Gemma4(BaseFamily):
         return Expected(
             inputs={"num_feature_frames": np.array([len(mask)], dtype=np.int64)},
             stored_bytes=len(mask) * (4 * self._sound.num_bins + 1),
+            work=heard(len(mask), halved(len(mask), SOUND_HALVINGS)),
             hints={"input_features_mask": mask[None]},
         )
 

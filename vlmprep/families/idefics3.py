@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vlmprep.families.base import Expected
 from vlmprep.families.media.arithmetic import arithmetic_rule, require
 from vlmprep.families.media.clips import Clip
+from vlmprep.families.media.work import seen
 from vlmprep.families.stamped import stamped_metadata
 from vlmprep.families.text.turns import TurnFinder
 from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes, processed_clip
@@ -73,6 +74,7 @@ class Idefics3(TiledFamily):
             inputs={"pixel_attention_mask": np.full((num_tiles, 2), self._side, dtype=np.int64)},
             num_patches=num_tiles,
             stored_bytes=pixel_bytes(num_tiles, self._side, self._side),
+            work=seen((num_tiles, 0)),
             hints=hints,
         )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vlmprep.families.base import Expected
 from vlmprep.families.media.arithmetic import arithmetic_rule, require
 from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.media.work import seen
 from vlmprep.families.text.encoding import Collapsed
 from vlmprep.families.tiles import TiledFamily, levels_of, pixel_bytes, processed_clip
 from vlmprep.schema.conversation import Sample
@@ -64,6 +65,7 @@ class InternVL(TiledFamily):
             inputs={},
             num_patches=tiles,
             stored_bytes=pixel_bytes(tiles, self._side, self._side),
+            work=seen((tiles, 0)),
             hints={"num_patches": [tiles]},
         )
 
@@ -74,6 +76,7 @@ class InternVL(TiledFamily):
             inputs={},
             num_patches=num_frames,
             stored_bytes=pixel_bytes(num_frames, self._side, self._side),
+            work=seen((num_frames, 0)),
             hints={"pixel_values_videos": torch.empty((1, num_frames), device="meta")},
         )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vlmprep.families.base import BaseFamily, Expected
 from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, require
 from vlmprep.families.media.clips import Clip
+from vlmprep.families.media.work import seen
 from vlmprep.families.stamped import stamped_metadata
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample
@@ -52,6 +53,7 @@ class KimiK25(BaseFamily):
             inputs={"image_grid_thw": np.array([[1, rows, columns]], dtype=np.int64)},
             num_patches=rows * columns,
             stored_bytes=rows * columns * 3 * self._images.patch_size**2,
+            work=seen((1, rows * columns)),
         )
 
     def _video_inputs(self, size: VideoSize, num_alike: int) -> Expected:
@@ -63,6 +65,7 @@ class KimiK25(BaseFamily):
             inputs={"video_grid_thw": np.array([[n, rows, columns] for n in frames], dtype=np.int64)},
             num_patches=num_frames * rows * columns,
             stored_bytes=num_frames * rows * columns * 3 * self._videos.patch_size**2,
+            work=seen(*((1, n * rows * columns) for n in frames)),  # a chunk's frames see each other
             hints={"num_chunks_per_video": [len(frames)], "video_metadata": [metadata]},
         )
 

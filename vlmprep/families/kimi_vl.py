@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmprep.families.base import BaseFamily, Expected
+from vlmprep.families.media.work import seen
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -125,6 +126,7 @@ class KimiVL(BaseFamily):
             inputs={"image_grid_hws": np.array([[rows, columns]], dtype=np.int64)},
             num_patches=rows * columns,
             stored_bytes=rows * columns * 3 * self._images.patch_size**2,
+            work=seen((1, rows * columns)),
         )
 
     def _replacement(self, kind: MediaKind, expected: Expected) -> str:

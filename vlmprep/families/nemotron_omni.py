@@ -6,6 +6,7 @@ return: pixels are stored as the float32 that they are.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from vlmprep.families.base import BaseFamily, Expected
 from vlmprep.families.media.arithmetic import require
 from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
 from vlmprep.families.media.sounds import samples_at
+from vlmprep.families.media.work import halved, heard, seen
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -102,6 +104,7 @@ class NemotronOmni(BaseFamily):
             inputs={"image_grid_hw": np.array([[rows, columns]], dtype=np.int64)},
             num_patches=rows * columns,
             stored_bytes=rows * columns * 3 * images.patch_size**2 * FLOAT_BYTES,
+            work=seen((1, rows * columns)),
         )
 
     @property
@@ -128,6 +131,7 @@ class NemotronOmni(BaseFamily):
             hints={"num_tokens": [num_tokens], "num_frames": frames, "video_metadata": metadata},
             num_patches=frames * rows * columns,
             stored_bytes=frames * rows * columns * 3 * side**2 * FLOAT_BYTES,
+            work=seen((-(-frames // self.processor.video_temporal_patch_dim), rows * columns)),
         )
 
     def _audio_inputs(self, size: AudioSize, num_alike: int) -> Expected:
@@ -138,6 +142,7 @@ class NemotronOmni(BaseFamily):
             inputs={"audio_frames": np.array([num_frames], dtype=np.int64)},
             hints={"num_tokens": [max(1, estimate(num_samples))]},
             stored_bytes=num_frames * (self._sounds.feature_size * FLOAT_BYTES + 1),
+            work=heard(num_frames, halved(num_frames, int(math.log2(self.processor.audio_subsampling_factor)))),
         )
 
     def _num_frames(self, num_samples: int) -> int:

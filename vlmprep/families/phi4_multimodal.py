@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vlmprep.families.base import BaseFamily, Expected
 from vlmprep.families.media.arithmetic import PLAIN, arithmetic_rule, as_levels, require
 from vlmprep.families.media.sounds import samples_at
+from vlmprep.families.media.work import heard, seen
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import AudioSize, ImageSize, MediaCount
@@ -22,6 +23,8 @@ __all__ = ["Phi4Multimodal"]
 BICUBIC = 3
 LEAST_HEIGHT = 10
 """Pixels that an image must keep in a tile; such a strip, which shows one row of a tile, takes the fewest tokens: 290."""
+SOUND_PIECE = 500
+"""Frames that the sound encoder's layers take at once; a constant of the model's code."""
 OVERVIEW_TOKENS = 256 + 1 + 16
 """Of the overview, of what parts it from the tiles, and of its rows' ends; constants of the processor's code."""
 
@@ -81,6 +84,7 @@ class Phi4Multimodal(BaseFamily):
             hints={"num_img_tokens": [OVERVIEW_TOKENS + down * across + down]},
             num_patches=num_tiles,
             stored_bytes=num_tiles * 3 * self._side**2 + (num_tiles + 1) * self._mask_side**2 * 4,
+            work=seen((num_tiles + 1, self._mask_side**2)),
         )
 
     def _grid(self, size: ImageSize) -> tuple[int, int]:
@@ -112,6 +116,7 @@ class Phi4Multimodal(BaseFamily):
                 "audio_frames": np.array([num_frames], dtype=np.int64),
             },
             stored_bytes=num_frames * (self._sounds.feature_size * 4 + 1),
+            work=heard(num_frames, -(-num_frames // self._sounds.audio_compression_rate), longest=SOUND_PIECE),
         )
 
     def _num_frames(self, num_samples: int) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vlmprep.families.base import Expected
 from vlmprep.families.media.arithmetic import arithmetic_rule
+from vlmprep.families.media.work import seen
 from vlmprep.families.tiles import TiledFamily, levels_of, pixel_bytes
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import ImageSize, MediaCount
@@ -26,6 +27,7 @@ class Step3p7(TiledFamily):
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         side, crop_side = int(self._images.size["height"]), int(self._images.patch_size)
+        patch = int(self._images.vision_patch_size)
         columns, rows = self._crops(size, side, crop_side)
         newline_mask = [
             column == columns - 1 and row < rows - 1 for row in range(rows) for column in range(columns)
@@ -35,6 +37,7 @@ class Step3p7(TiledFamily):
             inputs={"num_local_patches": np.array([num_crops], dtype=np.int64)},
             num_patches=num_crops + 1,
             stored_bytes=pixel_bytes(1, side, side) + pixel_bytes(num_crops, crop_side, crop_side),
+            work=seen((1, (side // patch) ** 2), (num_crops, (crop_side // patch) ** 2)),
             hints={"patch_newline_masks": [newline_mask]},
         )
 
