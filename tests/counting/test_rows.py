@@ -30,6 +30,9 @@ SMALL = 60_000
 TRUNCATED = "damaged-truncated-image"
 """Its header is whole, so it is found when it is packed."""
 
+CUTS = {"first_label", "media", "first_label_with_fake", "media_with_fake"}
+"""Columns that say where long samples may be cut."""
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
@@ -116,7 +119,7 @@ def test_a_usable_row_is_recorded_in_full(reader, processor_dir):
     record = count(raw, reader, family)
     sample = reader.sample(7, raw.data)
     truth = full_run(family, sample)
-    filled_at_times = {"reason", "reason_code", "num_tokens_with_fake", "first_label", "media"}
+    filled_at_times = {"reason", "reason_code", "num_tokens_with_fake", *CUTS}
     assert set(record) | filled_at_times == set(LEDGER.names)
     assert (record["source"], record["row"], record["sample_id"], record["status"]) == ("s", 7, "mine", OK)
     assert (record["row_offset"], record["row_bytes"]) == (123, len(raw.data))
@@ -141,7 +144,7 @@ def test_a_row_refused_for_its_text_has_no_counts_of_its_media(reader, processor
     record = count(row_of({**USABLE, "messages": USABLE["messages"][:2]}), reader, family)
     assert record["reason_code"] == "no-label-tokens"
     counts = {name for name in LEDGER.names if name.startswith("num_")} | {"media_bytes", "stored_bytes"}
-    assert set(record) == set(LEDGER.names) - counts - {"first_label", "media"}
+    assert set(record) == set(LEDGER.names) - counts - CUTS
 
 
 def test_a_refused_row_remembers_the_state_of_its_media(reader, processor_dir, tmp_path):

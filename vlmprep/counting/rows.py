@@ -111,10 +111,16 @@ def count_rows(
         else:
             record |= {"status": OK, "num_tokens": found.num_tokens, "num_label_tokens": found.num_label_tokens}
             record["num_left_out_characters"] = found.num_left_out_characters
-            if record["num_tokens"] > CUTTABLE_TOKENS:
-                record |= {"first_label": found.first_label, "media": _media(found, counts)}
+            record |= _where_to_cut(found, counts)
     _count_with_fake([entry for entry in without_pictures if entry[0]["status"] == OK], family)
     return records
+
+
+def _where_to_cut(encoded: Encoded, counts: Sequence[MediaCount]) -> dict[str, Any]:
+    """What a record says of where its sample may be cut: nothing of short ones, which takes a fiftieth of counting's time."""
+    if encoded.num_tokens <= CUTTABLE_TOKENS:
+        return {}
+    return {"first_label": encoded.first_label, "media": _media(encoded, counts)}
 
 
 def _media(encoded: Encoded, counts: Sequence[MediaCount]) -> list[dict[str, Any]] | None:
@@ -149,9 +155,10 @@ def _count_with_fake(rows: Sequence[tuple[dict[str, Any], Sample, list[MediaSize
         except RefuseSample:
             continue  # stays null: a plan that needs the image refuses the sample
     encoded = family.encode_all([(sample, counts) for _, sample, counts in injected])
-    for (record, _, _), found in zip(injected, encoded, strict=True):
+    for (record, _, counts), found in zip(injected, encoded, strict=True):
         if not isinstance(found, RefuseSample):
-            record["num_tokens_with_fake"] = found.num_tokens
+            counted = {"num_tokens": found.num_tokens, **_where_to_cut(found, counts)}
+            record |= {f"{name}_with_fake": value for name, value in counted.items()}
 
 
 def _bare_record(source: str, raw: RawRow) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +16,11 @@ from transformers.image_processing_utils import select_best_resolution
 from vlmprep.families.base import Expected
 from vlmprep.families.media.arithmetic import arithmetic_rule, require
 from vlmprep.families.media.clips import Clip, clip_metadata, sampled_frames
+from vlmprep.families.media.work import seen
+from vlmprep.families.text.encoding import Collapsed
 from vlmprep.families.tiles import STRIP, TiledFamily, levels_of, pixel_bytes, processed_clip
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.family import Encoded
 from vlmprep.schema.media import ImageSize, MediaCount, MediaSize, VideoSize
 from vlmprep.schema.pixels import PixelRule
 
@@ -89,12 +92,19 @@ class LlavaOnevision(TiledFamily):
                 f"clips of {', '.join(map(str, lengths))} frames in one sample, and the processor takes clips of one length: "
                 "set do_sample_frames and num_frames of the video processor",
             )
-        images = [at for at, count in enumerate(counts) if count.kind == "image"]
-        for at in images:
-            said = [len(images)] if at == images[0] else []
-            inputs = {**counts[at].inputs, "batch_num_images": np.array(said, dtype=np.int64)}
-            counts[at] = replace(counts[at], inputs=inputs)
-        return counts
+        return with_number_of_images(counts)
+
+    def counts_after_cut(self, counts: Sequence[MediaCount]) -> list[MediaCount]:
+        """Its first image says how many are left, which are several where there were several; see Family."""
+        return with_number_of_images(counts)
+
+    def _labelled(self, collapsed: Collapsed, ids: NDArray[np.int32] | RefuseSample) -> Encoded:
+        """As for all families; but of several images one is never left alone, which the model would take for crops."""
+        encoded = super()._labelled(collapsed, ids)
+        images = [at for at, kind in enumerate(collapsed.kinds) if kind == "image"][:2]
+        if len(images) < 2:
+            return encoded
+        return dataclasses.replace(encoded, find_media=lambda: together(encoded.media_spans, images))
 
     def _image_inputs(self, size: ImageSize, num_alike: int) -> Expected:
         side_height, side_width = self._images.size["height"], self._images.size["width"]
@@ -110,6 +120,7 @@ class LlavaOnevision(TiledFamily):
             },
             num_patches=num_crops,
             stored_bytes=pixel_bytes(num_crops, side_height, side_width),
+            work=seen((num_crops, 0)),
             hints={"batch_num_images": [num_alike], "image_sizes": [size.shape], "pixel_values": [[one_crop]]},
         )
 
@@ -120,6 +131,7 @@ class LlavaOnevision(TiledFamily):
             inputs={FRAMES: np.array([num_frames], dtype=np.int64)},
             num_patches=num_frames,
             stored_bytes=pixel_bytes(num_frames, height, width),
+            work=seen((num_frames, 0)),
             hints={"pixel_values_videos": torch.empty((1, num_frames, 3, height, width), device="meta")},
         )
 
@@ -153,3 +165,21 @@ class LlavaOnevision(TiledFamily):
             self._videos, "torchvision", layout="images", per_medium=FRAMES, fill="none", drops=(FRAMES,)
         )
         return {"pixel_values": images, "pixel_values_videos": clips}
+
+
+def with_number_of_images(counts: Sequence[MediaCount]) -> list[MediaCount]:
+    """Counts of a sample's media, of which the first image says how many images they have (`batch_num_images`)."""
+    images = [at for at, count in enumerate(counts) if count.kind == "image"]
+    said = list(counts)
+    for at in images:
+        number = [len(images)] if at == images[0] else []
+        inputs = {**counts[at].inputs, "batch_num_images": np.array(number, dtype=np.int64)}
+        said[at] = dataclasses.replace(counts[at], inputs=inputs)
+    return said
+
+
+def together(spans: NDArray[np.int32] | None, media: Sequence[int]) -> NDArray[np.int32] | None:
+    """Spans of media, those of some stretched over all of these."""
+    if spans is not None:
+        spans[media] = spans[media, 0].min(), spans[media, 1].max()
+    return spans

@@ -58,6 +58,8 @@ LEDGER = pa.schema(
         ("stored_bytes", pa.int64()),
         ("first_label", pa.int32()),
         ("media", pa.list_(MEDIUM)),
+        ("first_label_with_fake", pa.int32()),
+        ("media_with_fake", pa.list_(MEDIUM)),
         ("row_offset", pa.int64()),
         ("row_bytes", pa.int64()),
         ("row_xxh3", pa.uint64()),
@@ -70,6 +72,7 @@ leaves out as it does at inference; num_tokens_with_fake counts a sample without
 first user turn, null where there are pictures or where there is no place for one; stored_bytes are those of its media's
 tensors in a pack, before compression.
 first_label is the place of the first token that the loss counts, and media, in the conversation's order, says where the sample
-may be cut; both are null for samples of at most CUTTABLE_TOKENS, media also where they cannot be told from the text.
+may be cut; both are null for samples of at most CUTTABLE_TOKENS, media also where they cannot be told from the text. With a
+fake image, which is one of the media then, these are first_label_with_fake and media_with_fake.
 row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
 is still the row that was counted; media_state is a digest of path, size and modification time of its media files."""

@@ -2,6 +2,7 @@
 
 mixture.py     how often every row is used: sample_ratio, weights
 candidates.py  what can be laid into packs and what it takes there; what cannot, and why
+cuts.py        what is left of samples that are longer than a pack
 bounds.py      what no pack may exceed
 costs.py       what every sample costs
 make.py        the stage: candidates to packs to files
