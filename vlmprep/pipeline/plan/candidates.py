@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,25 +16,13 @@ from vlmprep.pipeline.fakes import FAKE_COLUMNS, gets_fake_image, with_fakes
 from vlmprep.pipeline.plan.bounds import Room
 from vlmprep.pipeline.plan.costs import Costing
 from vlmprep.pipeline.plan.file import Unfit
-from vlmprep.schema.cost import COST_COUNTS
 from vlmprep.schema.ledger import OK
 
-__all__ = ["Candidates", "LedgerCounts", "find_candidates", "read_counts"]
+__all__ = ["Candidates", "find_candidates"]
 
-COLUMNS = ("status", "num_audios", *COST_COUNTS, *FAKE_COLUMNS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LedgerCounts:
-    """What a ledger says of every row, as flat arrays; 0 where a refused row has no count."""
-
-    usable: NDArray[np.bool_]
-    """[rows]"""
-    gets_fake: NDArray[np.bool_]
-    """[rows] it gets a fake image into its conversation, which all counts include."""
-    counts: Mapping[str, NDArray[np.int64]]
-    """[rows] each: COST_COUNTS, num_images, num_audios. num_tokens counts after the shift, -1 where a row should get an image
-    and has no place for it."""
+COLUMNS = ("status", "num_tokens", "num_visual_tokens", "num_audios", *FAKE_COLUMNS)
+Counts: TypeAlias = Mapping[str, NDArray[np.int64]]
+"""[n] each, by the names of a ledger's columns; num_tokens after the shift."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,71 +31,96 @@ class Candidates:
 
     rows: NDArray[np.int64]
     """[n] ledger numbers, rising."""
-    num_tokens: NDArray[np.int64]
+    num_tokens: NDArray[np.int32]
     """[n] after the shift."""
-    places: NDArray[np.int64]
+    places: NDArray[np.int32]
     """[n] what it takes in a pack."""
-    num_visual_tokens: NDArray[np.int64]
+    num_visual_tokens: NDArray[np.int32]
     """[n]"""
-    num_images: NDArray[np.int64]
+    num_images: NDArray[np.int32]
     """[n]"""
     costs: NDArray[np.float64]
     """[n]"""
-
-
-def read_counts(ledger: Ledger, fake_image: str) -> LedgerCounts:
-    """Read what planning needs of a ledger.
-
-    Args:
-        ledger: The ledger.
-        fake_image: Of the plan's settings.
-    """
-    table = ledger.read(list(dict.fromkeys(COLUMNS)))
-    gets_fake = gets_fake_image(table, fake_image)
-    table = with_fakes(table, gets_fake, ledger)
-    counts = {name: _column(table, name) for name in (*COST_COUNTS, "num_images", "num_audios")}
-    counts["num_tokens"] = counts["num_tokens"] - 1
-    return LedgerCounts(
-        usable=pc.equal(table["status"], OK).to_numpy(zero_copy_only=False), gets_fake=gets_fake, counts=counts
-    )
+    has_sound: NDArray[np.bool_]
+    """[n]"""
+    gets_fake: NDArray[np.bool_]
+    """[n] it gets a fake image into its conversation, which all counts include."""
 
 
 def find_candidates(
-    ledger: LedgerCounts, uses: NDArray[np.int32], room: Room, costing: Costing
+    ledger: Ledger, uses: NDArray[np.int32], fake_image: str, room: Room, costing: Costing
 ) -> tuple[Candidates, list[Unfit]]:
-    """Tell what can be laid into packs from what cannot.
+    """Tell what can be laid into packs from what cannot, one chunk of the ledger in memory at a time.
 
     Args:
         ledger: Counts of every row.
         uses: [rows] how often every row is to be used.
+        fake_image: Of the plan's settings.
         room: What packs offer.
         costing: What samples cost.
 
     Returns:
         The candidates, and every sample that no pack takes, by rising ledger number.
     """
-    rows = np.flatnonzero(ledger.usable & (uses > 0))
-    counts = {name: column[rows] for name, column in ledger.counts.items()}
+    columns = list(dict.fromkeys([*COLUMNS, *costing.counts]))
+    parts: list[Candidates] = []
+    unfit: list[Unfit] = []
+    first = 0
+    for table in ledger.chunks(columns):
+        chosen = uses[first : first + table.num_rows]
+        part, refused = _candidates_of(table, chosen, first, ledger, fake_image, room, costing)
+        parts.append(part)
+        unfit.extend(refused)
+        first += table.num_rows
+    return _joined(parts), unfit
+
+
+def _candidates_of(
+    table: pa.Table,
+    uses: NDArray[np.int32],
+    first: int,
+    ledger: Ledger,
+    fake_image: str,
+    room: Room,
+    costing: Costing,
+) -> tuple[Candidates, list[Unfit]]:
+    """Those of one chunk, whose first row has a number."""
+    gets_fake = gets_fake_image(table, fake_image)
+    table = with_fakes(table, gets_fake, ledger)
+    usable = pc.equal(table["status"], OK).to_numpy()
+    rows = np.flatnonzero(usable & (uses > 0))
+    names = dict.fromkeys(["num_tokens", "num_visual_tokens", "num_images", "num_audios", *costing.counts])
+    counts = {name: _column(table, name)[rows] for name in names}
+    counts["num_tokens"] = counts["num_tokens"] - 1  # null, where an image should go in and has no place, becomes -1
     costs = costing.costs(counts)
-    unfit = list(_unfit(rows, counts, costs, ledger.gets_fake[rows], room))
+    unfit = list(_unfit(rows + first, counts, costs, gets_fake[rows], room))
     fits = np.ones(len(rows), np.bool_)
-    fits[np.searchsorted(rows, [sample.sample for sample in unfit])] = False
+    fits[np.searchsorted(rows + first, [sample.sample for sample in unfit])] = False
     used = np.repeat(np.flatnonzero(fits), uses[rows[fits]])
-    chosen = {name: column[used] for name, column in counts.items()}
+    tokens, visual = counts["num_tokens"][used], counts["num_visual_tokens"][used]
     candidates = Candidates(
-        rows=rows[used],
-        num_tokens=chosen["num_tokens"],
-        places=room.places(chosen["num_tokens"], chosen["num_visual_tokens"]),
-        num_visual_tokens=chosen["num_visual_tokens"],
-        num_images=chosen["num_images"],
+        rows=rows[used] + first,
+        num_tokens=tokens.astype(np.int32),
+        places=room.places(tokens, visual).astype(np.int32),
+        num_visual_tokens=visual.astype(np.int32),
+        num_images=counts["num_images"][used].astype(np.int32),
         costs=costs[used],
+        has_sound=counts["num_audios"][used] > 0,
+        gets_fake=gets_fake[rows[used]],
     )
     return candidates, unfit
 
 
+def _joined(parts: list[Candidates]) -> Candidates:
+    """All chunks' candidates; a column's parts are let go of as soon as they are joined."""
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Candidates)}
+    parts.clear()
+    return Candidates(**{name: np.concatenate(columns.pop(name)) for name in list(columns)})
+
+
 def _unfit(
     rows: NDArray[np.int64],
-    counts: Mapping[str, NDArray[np.int64]],
+    counts: Counts,
     costs: NDArray[np.float64],
     gets_fake: NDArray[np.bool_],
     room: Room,

@@ -30,11 +30,16 @@ class Costing:
         """What a cost counts."""
         return "visual tokens" if self.model is None else "TFLOP"
 
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Columns of a ledger that costs are computed from."""
+        return ("num_visual_tokens",) if self.model is None else COST_COUNTS
+
     def costs(self, counts: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """What samples cost.
 
         Args:
-            counts: [n] each, by the names of COST_COUNTS; num_tokens after the shift.
+            counts: [n] each, by the names in `counts`; num_tokens after the shift.
 
         Returns:
             [n] float64.
@@ -45,7 +50,7 @@ class Costing:
 
     def cost_of(self, counts: Mapping[str, int]) -> float:
         """What one sample costs, by the same names."""
-        return float(self.costs({name: np.array([counts[name]]) for name in COST_COUNTS})[0])
+        return float(self.costs({name: np.array([counts[name]]) for name in self.counts})[0])
 
     def to_json(self) -> dict[str, Any]:
         """What a plan says of it."""

@@ -70,6 +70,8 @@ class PlannedPacks:
     """[num_packs]"""
     needs_fake: NDArray[np.bool_]
     """[num_packs] the pack gets a fake image as a document of its own."""
+    num_fakes: int
+    """Fake images in all: of packs, or in samples."""
 
     @property
     def num_packs(self) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from vlmprep.pipeline.plan.bounds import Room
-from vlmprep.pipeline.plan.candidates import Candidates, LedgerCounts
+from vlmprep.pipeline.plan.candidates import Candidates
 from vlmprep.pipeline.plan.costs import Costing
 from vlmprep.pipeline.plan.file import PlannedPacks
 from vlmprep.pipeline.settings import PlanSettings
@@ -21,7 +19,6 @@ STRAGGLER_RANKS = (8, 64, 512)
 def forecast(
     packs: PlannedPacks,
     candidates: Candidates,
-    counts: LedgerCounts,
     settings: PlanSettings,
     room: Room,
     costing: Costing,
@@ -31,7 +28,6 @@ def forecast(
     Args:
         packs: What was planned.
         candidates: What could be planned.
-        counts: Of the ledger's rows.
         settings: How it was planned.
         room: What packs offer.
         costing: What samples cost.
@@ -45,7 +41,7 @@ def forecast(
         "num_visual_tokens": int(visual.sum()),
         "min_packs": -(-total // settings.pack_size),
         "fill": total / (settings.pack_size * packs.num_packs),
-        "fake_images": int(np.count_nonzero(packs.needs_fake) + np.count_nonzero(counts.gets_fake[packs.samples])),
+        "fake_images": packs.num_fakes,
         "visual_tokens_per_pack": {"min": int(visual.min()), "mean": float(visual.mean()), "max": int(visual.max())},
         "straggler_ratio": {
             str(ranks): straggler_ratio(packs.pack_costs, ranks)

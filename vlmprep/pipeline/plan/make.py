@@ -13,7 +13,7 @@ from vlmprep.counting.ledger import Ledger
 from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.plan.bounds import Fake, make_room
 from vlmprep.pipeline.plan.budget import no_sample
-from vlmprep.pipeline.plan.candidates import Candidates, LedgerCounts, find_candidates, read_counts
+from vlmprep.pipeline.plan.candidates import Candidates, find_candidates
 from vlmprep.pipeline.plan.costs import Costing, costing_of
 from vlmprep.pipeline.plan.file import PLAN_FILE, Plan, PlannedPacks, open_plan, write_plan
 from vlmprep.pipeline.plan.forecast import forecast
@@ -67,13 +67,14 @@ def make_plan(
 def _make(ledger: Ledger, settings: PlanSettings, costing: Costing, out: Path, identity: dict[str, Any]) -> None:
     _check_fake_counts(ledger, settings)
     check_weights(ledger, settings.weights)
-    counts = read_counts(ledger, settings.fake_image)
     fake = _fake_of(ledger, settings, costing)
     room = make_room(settings, fake)
-    candidates, unfit = find_candidates(counts, uses_of_rows(ledger, settings.weights), room, costing)
+    candidates, unfit = find_candidates(
+        ledger, uses_of_rows(ledger, settings.weights), settings.fake_image, room, costing
+    )
     if not len(candidates.rows):
         raise no_sample(ledger, unfit)
-    _check_sounds(ledger, counts, candidates, settings)
+    _check_sounds(ledger, candidates, settings)
     plan = plan_packs(
         candidates.places,
         candidates.num_visual_tokens,
@@ -89,7 +90,7 @@ def _make(ledger: Ledger, settings: PlanSettings, costing: Costing, out: Path, i
         fill_weight=settings.fill_weight,
     )
     packs = _packs(plan if settings.max_packs is None else plan.first(settings.max_packs), candidates, settings)
-    numbers = forecast(packs, candidates, counts, settings, room, costing)
+    numbers = forecast(packs, candidates, settings, room, costing)
     write_plan(out, packs, unfit, {**identity, "fake": asdict(fake), "statistics": numbers})
 
 
@@ -97,18 +98,20 @@ def _packs(plan: PackPlan, candidates: Candidates, settings: PlanSettings) -> Pl
     """The planner's packs in words of the ledger."""
     samples = plan.samples
 
-    def total(values: NDArray[Any]) -> NDArray[Any]:
-        return np.add.reduceat(values[samples], plan.offsets[:-1])
+    def total(values: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
+        return np.add.reduceat(values[samples], plan.offsets[:-1], dtype=kind)
 
+    needs_fake = plan.needs_fake & (settings.fake_image == "pack")
     return PlannedPacks(
         samples=candidates.rows[samples],
         costs=candidates.costs[samples],
         offsets=plan.offsets,
-        num_tokens=total(candidates.num_tokens),
+        num_tokens=total(candidates.num_tokens, np.int64),
         num_visual_tokens=plan.pack_visual_tokens,
-        num_images=total(candidates.num_images),
+        num_images=total(candidates.num_images, np.int64),
         pack_costs=plan.pack_costs,
-        needs_fake=plan.needs_fake & (settings.fake_image == "pack"),
+        needs_fake=needs_fake,
+        num_fakes=int(np.count_nonzero(needs_fake) + np.count_nonzero(candidates.gets_fake[samples])),
     )
 
 
@@ -140,7 +143,7 @@ def _check_fake_counts(ledger: Ledger, settings: PlanSettings) -> None:
         )
 
 
-def _check_sounds(ledger: Ledger, counts: LedgerCounts, candidates: Candidates, settings: PlanSettings) -> None:
+def _check_sounds(ledger: Ledger, candidates: Candidates, settings: PlanSettings) -> None:
     """Stop where a family's sounds would not be what they are alone.
 
     Raises:
@@ -148,7 +151,7 @@ def _check_sounds(ledger: Ledger, counts: LedgerCounts, candidates: Candidates, 
     """
     family = ledger.settings["fingerprint"]["family"]
     images = candidates.num_images > 0
-    alone = (counts.counts["num_audios"][candidates.rows] > 0) & ~images
+    alone = candidates.has_sound & ~images
     if family not in ONE_PROJECTION or not alone.any():
         return
     if images.any() or settings.fake_image != "none":

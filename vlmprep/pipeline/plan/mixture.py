@@ -50,6 +50,8 @@ def uses_of_rows(ledger: Ledger, weights: Mapping[str, float]) -> NDArray[np.int
     sources: list[dict[str, Any]] = ledger.summary["sources"]
     rows_of = ledger.rows_of_sources()
     ratios = [source["sample_ratio"] * weights.get(source["name"], 1.0) for source in sources]
+    if all(ratio == 1 for ratio in ratios):
+        return np.broadcast_to(np.int32(1), sum(rows_of))
     return np.concatenate(
         [np.zeros(0, np.int32)] + [num_uses(rows, ratio) for rows, ratio in zip(rows_of, ratios, strict=True)]
     )
