@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from tests.families.costs.flops import count_flops
+from tests.families.costs.predicted import predicted, terms
+from tests.families.processors import FamilyName, build_processor
 from tests.models import AnyFamily, tiny_model
-from vlmprep.families.costs.table import ENCODERS
+from vlmprep.families.qwen.omni import Qwen3Omni
+from vlmprep.families.qwen.vl import Qwen2VL, Qwen3VL, Qwen25VL
 from vlmprep.families.qwen.work import picture_work, sound_work
-from vlmprep.schema.media import EncoderWork
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.media import AudioSize, EncoderWork, ImageSize, MediaSize, VideoSize
 
 PATCH = 14
 GRIDS = [
@@ -23,14 +27,6 @@ GRIDS = [
 """Images and clips alone and together; sides that windows of 4 x 4 patches fill, and sides that they do not."""
 VISION: tuple[AnyFamily, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "qwen3_omni_moe")
 MERGERS = {"qwen3_vl": ("merger", "deepstack_merger_list"), "qwen3_omni_moe": ("merger", "merger_list")}
-
-
-def terms(config: object) -> dict[str, float]:
-    """Fields of the cost model that the encoders give."""
-    merged: dict[str, float] = {}
-    for part in ENCODERS[config.model_type]:  # type: ignore[attr-defined]
-        merged |= part(config)
-    return merged
 
 
 def all_work(pieces: list[EncoderWork]) -> EncoderWork:
@@ -103,3 +99,63 @@ def test_sound_is_predicted_exactly(frames: list[int]) -> None:
     assert flops.of(*convolutions) == pytest.approx(in_chunks, rel=1e-12)  # a hundredth of a chunk is no float
     rest = found["per_sound_frame"] * work.num_sound_frames + found["per_sound_pair"] * work.num_sound_pairs
     assert flops.of("model.audio_tower", but=convolutions) == rest > 0
+
+
+FROM_SIZES: dict[FamilyName, tuple[type[Qwen2VL], AnyFamily, int]] = {
+    "qwen2_vl": (Qwen2VL, "qwen2_vl", 14),
+    "qwen2_5_vl": (Qwen25VL, "qwen2_5_vl", 14),
+    "qwen3_vl": (Qwen3VL, "qwen3_vl", 16),
+}
+SIZES: list[MediaSize] = [
+    ImageSize(height=56, width=56, num_bytes=0),
+    ImageSize(height=97, width=411, num_bytes=0),
+    VideoSize(num_frames=9, frames_per_second=2.0, height=120, width=90, num_bytes=0),
+]
+
+
+@pytest.mark.parametrize("name", FROM_SIZES)
+def test_the_work_of_a_medium_follows_from_its_size(name: FamilyName) -> None:
+    family_class, model_name, patch = FROM_SIZES[name]
+    model = tiny_model(model_name, patch_size=patch, attn_implementation="eager")
+    counts = family_class(build_processor(name), model.config).measure(SIZES)
+    grids = [grid for count in counts for field, grid in count.inputs.items() if field.endswith("grid_thw")]
+    assert len(grids) == len(SIZES)
+    for count, grid in zip(counts, map(torch.from_numpy, grids), strict=True):
+        pixels = torch.randn(count.num_patches, 3 * 2 * patch**2)
+        flops = count_flops(model, lambda p=pixels, g=grid: model.model.visual(p, grid_thw=g))  # type: ignore[misc]
+        assert flops.total == predicted(model.config, [count]) > 0
+        assert (count.work.num_window_pairs > 0) == (name == "qwen2_5_vl")
+
+
+def test_the_work_of_a_sound_follows_from_its_length_and_the_sounds_beside_it() -> None:
+    processor = build_processor("qwen3_omni")
+    family = Qwen3Omni(processor)
+    model = tiny_model("qwen3_omni_moe", attn_implementation="eager")
+    sizes = [AudioSize(num_samples=samples, sampling_rate=16_000, num_bytes=0) for samples in (48_000, 16_321, 300_000)]
+    counts = family.measure(sizes)
+    frames = torch.tensor([int(count.inputs["audio_feature_lengths"][0]) for count in counts])
+    features = torch.randn(model.config.audio_config.num_mel_bins, int(frames.sum()))
+    flops = count_flops(model, lambda: model.model.audio_tower(features, feature_lens=frames))
+    assert flops.total == pytest.approx(predicted(model.config, counts), rel=1e-12)
+    assert [count.work.num_sound_frames for count in counts] == [count.num_placeholders for count in counts]
+    assert len({count.work.num_sound_pairs for count in counts}) == len(sizes)
+
+
+def test_a_heard_clip_costs_what_it_shows_and_what_is_heard() -> None:
+    sound = AudioSize(num_samples=40_000, sampling_rate=16_000, num_bytes=0)
+    clip = VideoSize(num_frames=8, frames_per_second=2.0, height=90, width=120, num_bytes=0, audio=sound)
+    family = Qwen3Omni(build_processor("qwen3_omni"))
+    family.hears_clips = True
+    (heard,) = family.measure([clip])
+    (alone,) = family.measure([sound])
+    family.hears_clips = False
+    (seen,) = family.measure([clip])
+    assert seen.work.num_sound_frames == alone.work.num_encoder_patches == 0
+    assert heard.work == seen.work + alone.work
+
+
+def test_a_window_smaller_than_a_visual_token_is_not_taken() -> None:
+    config = tiny_model("qwen2_5_vl").config
+    config.vision_config.window_size = 20
+    with pytest.raises(StopRun, match="window of 20 pixels"):
+        Qwen25VL(build_processor("qwen2_5_vl"), config)

@@ -87,10 +87,10 @@ def gemma4(config: Any) -> Iterator[Layer]:
     hidden, own = number(config, "hidden_size"), said(config, "hidden_size_per_layer_input") or 0
     _causal(config, may_be="vision")
     for index, (kind, window) in enumerate(zip(value(config, "layer_types"), windows(config), strict=True)):
-        layer = config.per_layer_config[index]
+        layer = value(config, "per_layer_config")[index]
         seen = attention(layer, window=window)
         keys = linear(hidden, number(layer, "num_key_value_heads") * number(layer, "head_dim"))
-        reused = config.kv_sharing_modes[index] == "reuse"
+        reused = value(config, "kv_sharing_modes")[index] == "reuse"
         same = value(config, "attention_k_eq_v") and kind == "full_attention"
         saved = 2 * keys if reused else keys if same else 0.0
         double = value(config, "use_double_wide_mlp") and reused
@@ -109,9 +109,9 @@ def step3p5(config: Any) -> Iterator[Layer]:
     sparse = experts(config, hidden=hidden, inner=number(config, "moe_intermediate_size")) + shared
     kinds = zip(windows(config), value(config, "mlp_layer_types"), strict=True)
     for index, (window, after) in enumerate(kinds):
-        layer = config.per_layer_config[index]
+        layer = value(config, "per_layer_config")[index]
         heads = number(layer, "num_attention_heads")
-        gate = heads if config.gating in (True, "per-head") else heads * number(layer, "head_dim")
+        gate = heads if value(config, "gating") in (True, "per-head") else heads * number(layer, "head_dim")
         chosen = one_of(config, after, "sparse", "dense")
         yield with_more(attention(layer, window=window, gate=gate), sparse if chosen else _usual_feed_forward(config))
 

@@ -24,7 +24,7 @@ def language_terms(config: Any) -> CostModel:
         StopRun: A field is missing, or its layers are of no kind that is known.
     """
     text = text_config(config)
-    layers = DECODERS.get(text.model_type, usual_layers)(text)
+    layers = DECODERS.get(said(text, "model_type") or "", usual_layers)(text)
     return _summed(layers, output=linear(number(text, "hidden_size"), number(text, "vocab_size")))
 
 

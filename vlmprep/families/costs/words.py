@@ -46,8 +46,15 @@ def named(config: Any) -> str:
 
 
 def number(config: Any, *names: str) -> int:
-    """The same as an integer."""
-    return int(value(config, *names))
+    """The same as an integer.
+
+    Raises:
+        StopRun: It is none, or not there.
+    """
+    found = value(config, *names)
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise not_understood(config, f"{names[0]} {found!r}")
+    return found
 
 
 def numbers(config: Any, *names: str) -> list[int]:
