@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -11,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
+from tests.families import kimi_vl_remote
 from tests.families.costs.flops import count_flops
-from tests.families.costs.predicted import predicted, terms
+from tests.families.costs.predicted import predicted
 from tests.families.mixed import Clips, a_clip, an_image, decoded, size_of
-from tests.families.processors import build_processor
-from tests.families.tiled import restored
+from tests.families.processors import build_processor, build_tokenizer, template
+from tests.families.tiled import noise, restored
 from tests.models import tiny_model
 from vlmprep.families.base import BaseFamily
 from vlmprep.families.gemma4 import Gemma4
 from vlmprep.families.kimi import KimiK25
+from vlmprep.families.kimi_vl import KimiVL
 from vlmprep.families.nemotron_omni import NemotronOmni
 from vlmprep.families.phi4_multimodal import Phi4Multimodal
 from vlmprep.schema.media import MediaCount
@@ -100,13 +101,25 @@ def test_frames_of_a_chunk_of_kimi_see_each_other(num_frames: int) -> None:
 
 
 def test_kimi_vl_has_the_encoder_of_kimi() -> None:
-    config = copy.deepcopy(kimi()[1].config)
-    vision = {name: getattr(config.vision_config, name) for name in ("hidden_size", "num_hidden_layers", "patch_size")}
-    vision |= {"intermediate_size": config.vision_config.intermediate_size, "merge_kernel_size": [2, 2]}
+    """Its code comes with the model; published are the words of its config, and layers and projector that are Kimi-K2.5's."""
+    model = kimi()[1]
+    pad = "<|media_pad|>"
+    text = template("ROLE:", "<|im_end|>", {"image": pad}, marked=False)
+    tokens = build_tokenizer(text, media_pad=pad, start="<|im_start|>", end_of_turn="<|im_end|>")
+    images = kimi_vl_remote.KimiVLImageProcessor(pad_input=True)
+    family = KimiVL(kimi_vl_remote.KimiVLProcessor(images, tokens, chat_template=text))
+    counts, fields = in_a_pack(family, [noise("pil", *size) for size in ((100, 210), (20, 30))])
+    vision = model.config.vision_config
+    words = ("hidden_size", "intermediate_size", "num_hidden_layers", "patch_size", "merge_kernel_size")
     published = SimpleNamespace(
-        model_type="kimi_vl", vision_config=SimpleNamespace(**vision), text_config=config.text_config
+        model_type="kimi_vl",
+        vision_config=SimpleNamespace(**{name: getattr(vision, name) for name in words}),
+        text_config=model.config.text_config,
     )
-    assert terms(published) == terms(config)
+    grids = fields["image_grid_hws"]
+    grid = torch.cat([torch.ones(len(grids), 1, dtype=torch.long), grids], dim=1)
+    flops = count_flops(model, lambda: moonvit(model, fields["pixel_values"], grid))
+    assert flops.total == predicted(published, counts) > 0
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from tests.families.processors import FamilyName
 from tests.families.tiled import counted, make_tiled, noise, restored, sampled, tensors_of, whole_clip
 from tests.models import tiny_model
 from vlmprep.families.base import BaseFamily
-from vlmprep.families.costs.encoders_tiles import internvl_vision, llava_onevision_vision
+from vlmprep.families.costs.encoders_tiles import internvl_vision, llava_vision
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.media import MediaCount, VideoSize
 
@@ -103,10 +103,12 @@ def test_other_settings_of_the_model_are_predicted_exactly(
     assert flops == predicted(model.config, counts) != predicted(plain.config, counts)
 
 
-@pytest.mark.parametrize("vision", [llava_onevision_vision, internvl_vision])
+@pytest.mark.parametrize("vision", [llava_vision, internvl_vision])
 def test_an_encoder_of_another_kind_is_not_guessed(vision: Any) -> None:
-    from transformers import CLIPVisionConfig, LlavaOnevisionConfig
+    from transformers import LlavaOnevisionConfig, PixtralVisionConfig
 
-    with pytest.raises(StopRun, match="vision encoder is clip_vision_model") as caught:
-        vision(LlavaOnevisionConfig(vision_config=CLIPVisionConfig()))
+    config = LlavaOnevisionConfig(vision_config=PixtralVisionConfig())
+    config.downsample_ratio = 0.5
+    with pytest.raises(StopRun, match="vision encoder is pixtral") as caught:
+        vision(config)
     assert "--balance vt" in caught.value.hint

@@ -14,12 +14,17 @@ EncoderCosts: TypeAlias = Callable[[Any], Mapping[str, float]]
 per_visual_token, per_sound_feature, per_sound_frame, per_sound_pair. Fields that several encoders of a model give are added."""
 
 ENCODERS: dict[str, tuple[EncoderCosts, ...]] = {
+    "aya_vision": (encoders_tiles.shuffled_vision,),
+    "cohere2_vision": (encoders_tiles.shuffled_vision,),
+    "gemma3": (encoders_tiles.gemma3_vision,),
     "gemma4": (encoders_grids.gemma4_vision, encoders_sound.gemma4_sound),
     "idefics3": (encoders_tiles.idefics3_vision,),
     "internvl": (encoders_tiles.internvl_vision,),
     "kimi_k25": (encoders_grids.moonvit,),
     "kimi_vl": (encoders_grids.moonvit,),
-    "llava_onevision": (encoders_tiles.llava_onevision_vision,),
+    "llava": (encoders_tiles.llava_vision,),
+    "llava_next": (encoders_tiles.llava_vision,),
+    "llava_onevision": (encoders_tiles.llava_vision,),
     "nemotron_h_omni": (encoders_grids.radio, encoders_sound.parakeet),
     "phi4_multimodal": (encoders_grids.phi4_vision, encoders_sound.phi4_sound),
     "qwen2_vl": (encoders_qwen.qwen2_vision,),

@@ -26,6 +26,7 @@ from vlmprep.families.general.own_media import OwnMedia
 from vlmprep.families.general.own_run import OwnRun, UnreadableRun
 from vlmprep.families.general.probes import noise_clips, noise_images, refuse_other_sequences
 from vlmprep.families.general.trial import Field, find_fields
+from vlmprep.families.general.work import picture_work
 from vlmprep.families.media.clips import clip_metadata, sampled_frames
 from vlmprep.families.wording import first_line
 from vlmprep.schema.conversation import MediaKind
@@ -157,11 +158,13 @@ class GeneralFamily(BaseFamily):
             raise RefuseSample("media-shape", f"the processor does not take {size}: {first_line(error)}") from error
         self._refuse_company(kind, one, alike, num_alike)
         stored = self._stored(kind, one)
-        pixels = stored.get("pixel_values_videos" if kind == "video" else "pixel_values")
+        pixel_field = "pixel_values_videos" if kind == "video" else "pixel_values"
+        pixels = stored.get(pixel_field)
         return Expected(
             inputs={name: tensor.numpy() for name, tensor in stored.items() if self._is_from_size(kind, name, tensor)},
             num_patches=max(map(len, stored.values())) if pixels is None else len(pixels),
             stored_bytes=sum(self._stored_bytes(kind, name, tensor) for name, tensor in stored.items()),
+            work=picture_work(pixels, self._fields[kind].get(pixel_field)),
             hints={"replacement": one.replacements[0]},
         )
 
