@@ -9,7 +9,8 @@ import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from vlmprep.schema.engine import Job, Worker
@@ -22,6 +23,8 @@ Result = TypeVar("Result")
 
 UNITS_PER_WORKER = 2
 """Units in flight per worker: one at work, one waiting, so that none idles and a stop has little to wait for."""
+STOP_SECONDS = 5
+"""How long a worker has to end before it is killed."""
 
 _worker: Worker[Any, Any] | None = None
 
@@ -51,6 +54,7 @@ class LocalEngine:
             for unit in units:
                 yield worker(unit)
             return
+        resource_tracker.ensure_running()  # started in passing, it would let Ctrl-C through again
         pool = ProcessPoolExecutor(
             self.num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_open_worker, initargs=(job,)
         )
@@ -69,12 +73,23 @@ class LocalEngine:
         in_flight: set[Future[Any]] = set()
         while True:
             while len(in_flight) < self.num_workers * UNITS_PER_WORKER and (unit := next(waiting, None)) is not None:
-                in_flight.add(pool.submit(_run_unit, unit))
+                with _without_interrupts():
+                    in_flight.add(pool.submit(_run_unit, unit))
             if not in_flight:
                 return
             done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back while workers are started, who keep it so: it is the parent's, from a worker's first moment on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _open_worker(job: Job[Any, Any]) -> None:
@@ -110,4 +125,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
         with suppress(ProcessLookupError, ValueError):
             process.terminate()
     for process in processes:
-        process.join(timeout=5)
+        process.join(timeout=STOP_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join(timeout=STOP_SECONDS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from vlmprep.pipeline.recognize import Kind, kind_of
 from vlmprep.schema.errors import StopRun
@@ -23,7 +25,7 @@ NAMES_SHOWN = 3
 
 @contextmanager
 def output_folder(root: Path, kind: Kind) -> Iterator[Path]:
-    """Make an output folder, hold its lock, and clear what runs that died left half written.
+    """Make an output folder, hold its lock, and clear what runs left half written: those before, and this one.
 
     Args:
         root: The folder.
@@ -33,20 +35,48 @@ def output_folder(root: Path, kind: Kind) -> Iterator[Path]:
         StopRun: Another run writes there, the folder cannot be written, or it holds something else.
     """
     try:
-        _check_nothing_else(root, kind)
+        _check_nothing_else(root, kind)  # leaves no lock in somebody else's folder
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / LOCK).open("a")
     except OSError as error:
         raise StopRun(f"{root} cannot be written: {error.strerror or error}", "Give another --out.") from error
     with lock:
+        _hold(lock, root)
+        _check_nothing_else(root, kind)  # again: another run may have filled it before the lock was ours
+        _clear_attempts(root)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StopRun(f"another run is writing to {root}", "Wait for it, or give another --out.") from None
-        for path in root.rglob(".*.tmp"):  # of runs that died: whoever holds the lock is alone here
-            if ATTEMPT.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-        yield root
+            yield root
+        finally:
+            _clear_attempts(root)
+
+
+def _hold(lock: IO[str], root: Path) -> None:
+    """Lock a folder until the file is closed or this process dies.
+
+    Raises:
+        StopRun: Another run holds it, the folder was replaced meanwhile, or its file system has no locks.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = os.path.samestat(os.fstat(lock.fileno()), (root / LOCK).stat())
+    except BlockingIOError:
+        raise StopRun(f"another run is writing to {root}", "Wait for it, or give another --out.") from None
+    except FileNotFoundError:
+        held = False
+    except OSError as error:
+        raise StopRun(f"{root} cannot be locked: {error.strerror or error}", "Give another --out.") from error
+    if not held:
+        raise StopRun(f"{root} was removed while this run began", "Run the same command again.")
+
+
+def _clear_attempts(root: Path) -> None:
+    """Remove what was never published: whoever holds the lock is alone here."""
+    for path in root.rglob(".*.tmp"):
+        if ATTEMPT.fullmatch(path.name):
+            with suppress(
+                OSError
+            ):  # nobody reads it, and a folder that cannot be written is told of where it is written to
+                path.unlink()
 
 
 def _check_nothing_else(root: Path, kind: Kind) -> None:

@@ -25,7 +25,7 @@ from vlmprep.pipeline.plan.file import Plan
 from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import StopRun
-from vlmprep.schema.files import canonical_json, publish, read_json, sha256_file, write_json
+from vlmprep.schema.files import canonical_json, publish, publish_bytes, read_json, sha256_file, write_json
 from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, receipt_name, shard_name
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.index import write_index
@@ -269,8 +269,7 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, num_shards: int, identity:
         fingerprint=identity["fingerprint"],
         plan={"digest": plan.digest, "seed": plan.summary["settings"]["seed"]},
     )
-    with publish(root / MANIFEST) as attempt:
-        attempt.write_bytes(manifest.to_bytes())
+    publish_bytes(root / MANIFEST, manifest.to_bytes())
     return manifest
 
 

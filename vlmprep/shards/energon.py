@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
 
-from vlmprep.schema.files import publish, write_json
+from vlmprep.schema.files import publish_bytes
 
-__all__ = ["write_energon_metadata"]
+__all__ = ["energon_files", "write_energon_metadata"]
 
 ENERGON_VERSION = "7.4.0"
 """The version whose layout this is."""
@@ -21,10 +22,17 @@ def write_energon_metadata(root: Path, pack_counts: dict[str, int]) -> None:
         root: The pack set.
         pack_counts: Packs by shard path inside the set, in order.
     """
-    folder = root / ".nv-meta"
-    write_json(folder / ".info.json", {"energon_version": ENERGON_VERSION, "shard_counts": pack_counts})
+    for name, content in energon_files(pack_counts).items():
+        publish_bytes(root / name, content)
+
+
+def energon_files(pack_counts: dict[str, int]) -> dict[str, bytes]:
+    """What `.nv-meta/` holds, by path inside the pack set."""
+    info = {"energon_version": ENERGON_VERSION, "shard_counts": pack_counts}
     split = {"split_parts": {"train": list(pack_counts), "val": [], "test": []}, "exclude": []}
     dataset = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
-    for name, content in (("split.yaml", split), ("dataset.yaml", dataset)):
-        with publish(folder / name) as attempt:
-            attempt.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return {
+        ".nv-meta/.info.json": (json.dumps(info, indent=1) + "\n").encode(),
+        ".nv-meta/split.yaml": yaml.safe_dump(split, sort_keys=False).encode(),
+        ".nv-meta/dataset.yaml": yaml.safe_dump(dataset, sort_keys=False).encode(),
+    }

@@ -9,7 +9,7 @@ from typing import Any
 from vlmprep.schema.files import read_json, write_json
 from vlmprep.schema.packset import receipt_name, shard_name
 
-__all__ = ["PackRecord", "Receipt", "Refusal", "read_receipt", "write_receipt"]
+__all__ = ["PackRecord", "Receipt", "Refusal", "parse_receipt", "read_receipt", "write_receipt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +60,25 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
 
 def read_receipt(root: Path, shard: int, job: str) -> Receipt | None:
     """The receipt of a shard that this job committed and that still lies there in full length; else None."""
-    value: dict[str, Any] | None = read_json(root / receipt_name(shard))
-    if value is None or value["job"] != job:
+    try:
+        receipt = parse_receipt(read_json(root / receipt_name(shard)))
+    except (ValueError, KeyError, TypeError):  # none, or none of ours: the shard is written again
+        return None
+    if receipt.job != job or receipt.shard != shard:
         return None
     path = root / shard_name(shard)
     index = path.with_name(path.name + ".idx")
-    if not index.is_file() or not path.is_file() or path.stat().st_size != value["size"]:
+    if not index.is_file() or not path.is_file() or path.stat().st_size != receipt.size:
         return None
+    return receipt
+
+
+def parse_receipt(value: Any) -> Receipt:
+    """A receipt from its JSON.
+
+    Raises:
+        ValueError, KeyError, TypeError: It is none.
+    """
     packs = tuple(PackRecord(**pack) for pack in value["packs"])
     refused = tuple(Refusal(**refusal) for refusal in value["refused"])
     return Receipt(**{**value, "packs": packs, "refused": refused})

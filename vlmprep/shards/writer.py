@@ -1,4 +1,4 @@
-"""Writes one shard: packs as plain USTAR members, hashed on the way, published whole.
+"""Writes one shard: packs as plain USTAR members, hashed on the way, read back, published whole.
 
 Members are written in the order that shardformat gives them, key.json first; webdataset's TarWriter would sort them, copy every
 member once more and cannot say where a pack starts. The headers are tarfile's own.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 import xxhash
 
-from vlmprep.schema.files import publish
+from vlmprep.schema.files import check_digest, publish, publish_bytes
 from vlmprep.schema.packset import pack_key
 
 __all__ = ["ShardWriter"]
@@ -31,6 +31,9 @@ class ShardWriter:
 
     Args:
         path: Where the shard will lie.
+
+    Raises:
+        StopRun: It cannot be written, or what is read back is not what was written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,22 +42,28 @@ class ShardWriter:
         """Bytes written so far."""
         self._offsets: list[int] = []
         self._sha256 = hashlib.sha256()
-        self._publication = publish(path)
+        self._writing = self._write_shard()
 
     def __enter__(self) -> ShardWriter:
-        self._file: BinaryIO = self._publication.__enter__().open("wb", buffering=0)
-        return self
+        return self._writing.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        self._writing.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _write_shard(self) -> Iterator[ShardWriter]:
+        """Between opening the attempt and the name: the end of the archive, and reading all of it back."""
+
+        def read_back(attempt: Path) -> None:
+            check_digest(attempt, self.path, self.sha256)
+
+        with publish(self.path, check=read_back) as attempt, attempt.open("wb", buffering=0) as self._file:
+            yield self
             self._offsets.append(self.size)
             self._write(bytes(2 * BLOCK))  # the end of a tar archive
-        self._file.close()
-        self._publication.__exit__(kind, error, trace)
-        if kind is None:
-            write_energon_index(self.path, self._offsets)
+        write_energon_index(self.path, self._offsets)
 
     def add_pack(self, pack_id: int, members: Sequence[tuple[str, bytes | memoryview]]) -> tuple[int, int, int]:
         """Append a pack.
@@ -98,5 +107,4 @@ def tar_header(name: str, size: int) -> bytes:
 
 def write_energon_index(shard: Path, offsets: Sequence[int]) -> None:
     """Write `X.tar.idx`: every pack's first header, then the end of the data, as native uint64."""
-    with publish(shard.with_name(shard.name + ".idx")) as attempt:
-        attempt.write_bytes(np.array(offsets, dtype=np.uint64).tobytes())
+    publish_bytes(shard.with_name(shard.name + ".idx"), np.array(offsets, dtype=np.uint64).tobytes())
