@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from vlmprep.runtime.order import Tail, check_tail, epoch_order, num_repeats, num_steps, step_places
+from vlmprep.runtime.order import (
+    Stretch,
+    Tail,
+    check_group_by,
+    check_tail,
+    consume,
+    epoch_order,
+    grouped_order,
+    num_consumed,
+    num_repeats,
+    num_steps,
+    step_places,
+)
 
 PACKS = st.integers(1, 40)
 GLOBAL_BATCH = st.integers(1, 12)
@@ -64,3 +79,75 @@ def test_the_order_has_not_changed() -> None:
 def test_other_policies_are_refused(tail: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_tail(tail)
+
+
+def test_another_grouping_is_refused() -> None:
+    with pytest.raises(ValueError, match="group_by must be one of cost, none, got 'vt'"):
+        check_group_by("vt")
+
+
+COSTS = st.lists(st.integers(0, 50), min_size=1, max_size=60).map(lambda costs: np.array(costs, np.float64))
+RUNS = st.lists(st.tuples(GLOBAL_BATCH, st.integers(0, 4)), max_size=4)
+"""(global batch, steps) of every run of an epoch that was stopped."""
+
+
+def run(costs: NDArray[np.float64], runs: list[tuple[int, int]], epoch: int = 2) -> tuple[list[int], list[Stretch]]:
+    """The packs that the runs took one after the other, each knowing only the stretches before it."""
+    stretches: tuple[Stretch, ...] = ()
+    taken: list[int] = []
+    for global_batch, steps in runs:
+        before = num_consumed(stretches)
+        order = grouped_order(costs, seed=1, epoch=epoch, stretches=stretches, global_batch=global_batch)
+        assert sorted(order.tolist()) == list(range(len(costs)))
+        assert order[:before].tolist() == taken
+        now = min(steps * global_batch, len(costs) - before)
+        taken += order[before : before + now].tolist()
+        stretches = consume(stretches, now, global_batch=global_batch)
+    assert num_consumed(stretches) == len(taken)
+    return taken, list(stretches)
+
+
+@given(COSTS, RUNS, GLOBAL_BATCH)
+def test_runs_with_any_global_batches_take_every_pack_once(costs: NDArray[np.float64], runs: Any, last: int) -> None:
+    taken, _ = run(costs, [*runs, (last, len(costs))])
+    assert sorted(taken) == list(range(len(costs)))
+
+
+@given(COSTS, GLOBAL_BATCH, st.integers(1, 5))
+def test_stops_with_the_same_global_batch_change_nothing(costs: NDArray[np.float64], batch: int, stops: int) -> None:
+    whole, _ = run(costs, [(batch, len(costs))])
+    parts, stretches = run(costs, [(batch, 1)] * stops + [(batch, len(costs))])
+    assert parts == whole
+    assert stretches == [Stretch(global_batch=batch, consumed_packs=len(costs))]
+
+
+@given(COSTS, RUNS, RUNS)
+def test_what_was_consumed_does_not_depend_on_what_follows(costs: NDArray[np.float64], runs: Any, more: Any) -> None:
+    first, _ = run(costs, runs)
+    both, _ = run(costs, [*runs, *more])
+    assert both[: len(first)] == first
+
+
+def test_the_rest_of_an_epoch_is_grouped_anew() -> None:
+    costs = np.repeat([10.0, 20.0, 30.0, 40.0], 24)
+    stretches = (Stretch(global_batch=8, consumed_packs=40),)
+    order = grouped_order(costs, seed=0, epoch=0, stretches=stretches, global_batch=4)
+    taken, rest = costs[order[:40]].reshape(5, 8), costs[order[40:]].reshape(14, 4)
+    assert (np.ptp(taken, axis=1) == 0).all()
+    assert (np.ptp(rest, axis=1) == 0).all()
+    assert (np.diff(rest.mean(axis=1)) < 0).any()
+    assert (np.diff(rest.mean(axis=1)) > 0).any()
+
+
+def test_packs_of_equal_cost_keep_the_order_of_the_shuffle() -> None:
+    plain = epoch_order(50, seed=4, epoch=1, shuffle=True)
+    stretches = (Stretch(global_batch=8, consumed_packs=16), Stretch(global_batch=3, consumed_packs=6))
+    grouped = grouped_order(np.full(50, 7.5), seed=4, epoch=1, stretches=stretches, global_batch=5)
+    np.testing.assert_array_equal(grouped, plain)
+
+
+def test_stretches_say_how_an_epoch_was_run() -> None:
+    stretches: tuple[Stretch, ...] = ()
+    for num_packs, batch in [(0, 8), (8, 8), (8, 8), (0, 4), (6, 3), (8, 8)]:
+        stretches = consume(stretches, num_packs, global_batch=batch)
+    assert [(each.global_batch, each.consumed_packs) for each in stretches] == [(8, 16), (3, 6), (8, 8)]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.schema.keyed_order import keyed_order
+from vlmprep.schema.step_order import step_order
 
-__all__ = ["PackPlan", "straggler_ratio"]
+__all__ = ["PackPlan", "Work", "straggler_ratio"]
+
+Work: TypeAlias = Literal["vt", "tokens", "cost"]
+"""What packs can be compared in: visual tokens, all tokens, predicted cost."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,25 +76,36 @@ class PackPlan:
         return np.split(self.samples, self.offsets[1:-1]) if self.num_packs else []
 
     def straggler_ratio(
-        self, dp_world_size: int, *, what: Literal["vt", "tokens", "cost"] = "vt", seed: int = 0
+        self,
+        dp_world_size: int,
+        *,
+        what: Work = "vt",
+        group_by: Work | Literal["none"] = "none",
+        seed: int = 0,
     ) -> float:
         """How much longer a step takes than with perfectly equal ranks, over a shuffled epoch of one pack a rank.
 
         Args:
             dp_world_size: Data-parallel ranks.
             what: The work to compare: visual tokens, all tokens, or predicted cost.
+            group_by: The work that the packs of a step are nearly equal in, as the loader groups them; `none`: any packs
+                share a step.
             seed: Of the epoch's shuffle.
 
         Returns:
             Mean over the steps of (max over ranks / mean over ranks); 1.0 is perfect.
         """
-        if what == "cost":
-            return straggler_ratio(self.pack_costs, dp_world_size, seed=seed)
-        work = {"vt": self.pack_visual_tokens, "tokens": self.pack_tokens}[what]
-        return straggler_ratio(work, dp_world_size, seed=seed)
+        grouping = None if group_by == "none" else self._work(group_by)
+        return straggler_ratio(self._work(what), dp_world_size, group_by=grouping, seed=seed)
+
+    def _work(self, what: Work) -> NDArray[Any]:
+        works = {"vt": self.pack_visual_tokens, "tokens": self.pack_tokens, "cost": self.pack_costs}
+        return works[what]
 
 
-def straggler_ratio(work: NDArray[Any], dp_world_size: int, *, seed: int = 0) -> float:
+def straggler_ratio(
+    work: NDArray[Any], dp_world_size: int, *, group_by: NDArray[Any] | None = None, seed: int = 0
+) -> float:
     """Mean over the steps of a shuffled epoch of max over ranks / mean over ranks.
 
     A step without any work counts as 1. The last packs that make no whole step are left out, as a loader does; if that
@@ -99,6 +114,8 @@ def straggler_ratio(work: NDArray[Any], dp_world_size: int, *, seed: int = 0) ->
     Args:
         work: [num_packs] of any unit.
         dp_world_size: Data-parallel ranks.
+        group_by: [num_packs] the work that the packs of a step are nearly equal in (`vlmprep.schema.step_order`); None:
+            any packs share a step.
         seed: Of the epoch's shuffle.
 
     Returns:
@@ -108,7 +125,10 @@ def straggler_ratio(work: NDArray[Any], dp_world_size: int, *, seed: int = 0) ->
         raise ValueError(f"dp_world_size must be at least 1, got {dp_world_size}")
     if not len(work):
         return 1.0
-    shuffled = work[keyed_order(len(work), seed)].astype(np.float64)
+    order = keyed_order(len(work), seed)
+    if group_by is not None:
+        order = order[step_order(group_by[order], seed, global_batch=dp_world_size)]
+    shuffled = work[order].astype(np.float64)
     if len(work) < dp_world_size:
         shuffled = np.concatenate([shuffled, np.zeros(dp_world_size - len(work))])
     num_steps = len(shuffled) // dp_world_size

@@ -33,9 +33,9 @@ more often the same packs meet from epoch to epoch."""
 _ONE = 1 << 16
 """The mean of all packs' work as an integer."""
 _EQUAL = _ONE // 100
-"""Packs count as equal where they fall into the same hundredth of the mean."""
+"""A hundredth of the mean: packs that fall into the same one count as equal."""
 
-_MOST_DRAWS = 64
+_MOST_DRAWS = 256
 _MOST_DRAWN_STEPS = 1 << 18
 """Orders of the steps to choose from, and how long they may be together: many steps need no choice."""
 
@@ -50,7 +50,7 @@ def step_order(work: NDArray[Any], *key: int, global_batch: int) -> NDArray[np.i
 
     Returns:
         [num_packs] int64, every place of 0..num_packs-1 once; the last places, which fill no step, stay where they are.
-        Without any work, and with one pack a step, all do.
+        All do where all packs are equal, and with one pack a step.
 
     Raises:
         ValueError: Some work is negative or not finite, or `global_batch` is below 1.
@@ -60,7 +60,7 @@ def step_order(work: NDArray[Any], *key: int, global_batch: int) -> NDArray[np.i
     work = _as_integers(work)
     everything = np.arange(len(work))
     num_steps = len(work) // global_batch
-    if global_batch == 1 or num_steps < 2 or not work.any():
+    if global_batch == 1 or num_steps < 2 or np.ptp(work) < _EQUAL:
         return everything
     windows = _windows(num_steps)
     places = _by_work(work[: num_steps * global_batch], np.repeat(windows, global_batch))
