@@ -102,12 +102,14 @@ def _places(plan: Plan, num_rows: int, refusals: Mapping[int, object]) -> Places
     document_of = np.zeros(num_rows, dtype=np.int32)
     pack_of[rows[::-1]], document_of[rows[::-1]] = packs[::-1], documents[::-1]  # of several places the first stays
     again = (pack_of[rows] != packs) | (document_of[rows] != documents)
+    num_cut_tokens = np.zeros(num_rows, np.int32)
+    num_cut_tokens[plan.cuts["sample"].to_numpy()] = plan.cuts["num_cut_tokens"].to_numpy()
     more = np.stack([rows[again], packs[again], documents[again]], axis=1)
     return Places(
         pack_of=pack_of,
         document_of=document_of,
         num_uses=np.bincount(rows, minlength=num_rows).astype(np.int32),
-        num_cut_tokens=np.zeros(num_rows, np.int32),
+        num_cut_tokens=num_cut_tokens,
         more=more[np.argsort(more[:, 0], kind="stable")],
     )
 

@@ -196,7 +196,9 @@ def _unit(shards: ShardRange, plan: Plan, table: pa.Table, job: PackJob) -> Shar
     names = {spec.name: number for number, spec in enumerate(job.specs)}
     own = slice(plan.offsets[shards.first_pack], plan.offsets[shards.end_pack])
     samples = plan.samples[own]
-    rows = iter(zip(samples.tolist(), plan.costs[own].tolist(), table.take(pa.array(samples)).to_pylist(), strict=True))
+    kept = kept_tokens(plan, samples)
+    found = table.take(pa.array(samples)).to_pylist()
+    rows = iter(zip(samples.tolist(), plan.costs[own].tolist(), kept, found, strict=True))
     packs = []
     for pack_id in range(shards.first_pack, shards.end_pack):
         size = int(plan.offsets[pack_id + 1] - plan.offsets[pack_id])
@@ -204,7 +206,18 @@ def _unit(shards: ShardRange, plan: Plan, table: pa.Table, job: PackJob) -> Shar
     return ShardUnit(shard=shards.shard, first_pack=shards.first_pack, packs=tuple(packs))
 
 
-def _locator(sample: int, cost: float, row: dict[str, Any], sources: dict[str, int]) -> SampleLocator:
+def kept_tokens(plan: Plan, samples: NDArray[np.int64]) -> list[int | None]:
+    """How many tokens samples keep, before the shift; None where they keep all."""
+    cut, num_tokens = (plan.cuts[name].to_numpy() for name in ("sample", "num_tokens"))
+    at = np.searchsorted(cut, samples)
+    is_cut = np.append(cut, -1)[at] == samples
+    kept = np.append(num_tokens, 0)[at]
+    return [number if found else None for number, found in zip(kept.tolist(), is_cut.tolist(), strict=True)]
+
+
+def _locator(
+    sample: int, cost: float, keep_tokens: int | None, row: dict[str, Any], sources: dict[str, int]
+) -> SampleLocator:
     return SampleLocator(
         sample=sample,
         source=sources[row["source"]],
@@ -213,6 +226,7 @@ def _locator(sample: int, cost: float, row: dict[str, Any], sources: dict[str, i
         row_bytes=row["row_bytes"],
         row_xxh3=row["row_xxh3"],
         num_tokens=row["num_tokens"],
+        keep_tokens=keep_tokens,
         cost=cost,
     )
 

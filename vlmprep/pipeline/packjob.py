@@ -42,8 +42,15 @@ class SampleLocator:
     row_xxh3: int
     num_tokens: int
     """Before the shift; with the fake image, where it gets one."""
+    keep_tokens: int | None
+    """How many of them are kept; None: all."""
     cost: float
     """As planned."""
+
+    @property
+    def num_cut_tokens(self) -> int:
+        """How many of its last tokens are cut off."""
+        return 0 if self.keep_tokens is None else self.num_tokens - self.keep_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +168,17 @@ class ShardMaker:
                     media=self._media,
                     num_tokens=locator.num_tokens,
                     white=self._white if gets_fake else None,
+                    keep_tokens=locator.keep_tokens,
                 )
             except RefuseSample as refusal:
                 refused.append(Refusal(sample=locator.sample, code=refusal.code, reason=refusal.reason))
                 continue
-            reference = SampleRef(source=sample.source, row=sample.row, sample_id=sample.sample_id)
+            reference = SampleRef(
+                source=sample.source,
+                row=sample.row,
+                sample_id=sample.sample_id,
+                num_cut_tokens=locator.num_cut_tokens,
+            )
             yield BuiltDocument(document=document, reference=reference, cost=locator.cost)
 
     def _read(self, locator: SampleLocator) -> bytes:

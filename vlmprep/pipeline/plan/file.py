@@ -2,6 +2,7 @@
 
 PLAN/
   bins.arrow     one row per pack, in pack order: its samples by ledger number, its counts
+  cuts.arrow     samples that are cut to fit, and where
   refused.arrow  samples that this plan cannot take, with the reason
   plan.json      written last: settings, statistics, digest; its presence means complete
 """
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, write_json
 
-__all__ = ["PLAN_FILE", "Plan", "PlannedPacks", "Unfit", "open_plan", "write_plan"]
+__all__ = ["CUTS", "PLAN_FILE", "Plan", "PlannedPacks", "Unfit", "open_plan", "write_plan"]
 
 PLAN_FILE = "plan.json"
 BINS = pa.schema(
@@ -36,6 +37,10 @@ BINS = pa.schema(
 )
 """Counts and costs are those of the samples, without a fake image that is a document of its own; tokens after the shift."""
 REFUSED = pa.schema([("sample", pa.int64()), ("reason_code", pa.string()), ("reason", pa.string())])
+
+
+CUTS = pa.schema([(name, pa.int64()) for name in ("sample", "num_tokens", "num_cut_tokens", "num_cut_media")])
+"""Samples that are cut to fit: tokens that they keep, before the shift, and what is cut off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,9 @@ class Plan:
     pack_costs: NDArray[np.float64]  # [num_packs]: of the samples
     needs_fake: NDArray[np.bool_]  # [num_packs]
     refused: pa.Table
-    """sample, reason_code, reason."""
+    """REFUSED."""
+    cuts: pa.Table
+    """CUTS, by rising sample."""
 
     @property
     def num_packs(self) -> int:
@@ -111,13 +118,16 @@ class Plan:
         return self.samples[self.offsets[pack_id] : self.offsets[pack_id + 1]]
 
 
-def write_plan(root: Path, packs: PlannedPacks, refused: Sequence[Unfit], summary: dict[str, Any]) -> None:
+def write_plan(
+    root: Path, packs: PlannedPacks, refused: Sequence[Unfit], cuts: pa.Table, summary: dict[str, Any]
+) -> None:
     """Publish a plan.
 
     Args:
         root: Folder of the plan.
         packs: The packs.
         refused: Samples that it cannot take.
+        cuts: Samples that are cut to fit, CUTS.
         summary: Settings and statistics; the digest is added.
     """
     offsets = pa.array(packs.offsets)
@@ -132,6 +142,7 @@ def write_plan(root: Path, packs: PlannedPacks, refused: Sequence[Unfit], summar
     _write(root / "bins.arrow", pa.record_batch(columns, schema=BINS))
     rows = [{"sample": r.sample, "reason_code": r.code, "reason": r.reason} for r in refused]
     _write(root / "refused.arrow", pa.RecordBatch.from_pylist(rows, schema=REFUSED))
+    _write(root / "cuts.arrow", cuts.combine_chunks().to_batches()[0] if cuts.num_rows else empty_batch(CUTS))
     digest = hashlib.sha256(canonical_json(summary["settings"]) + summary["ledger"].encode())
     for array in (packs.offsets, packs.samples, packs.costs):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -160,7 +171,13 @@ def open_plan(root: Path) -> Plan:
         pack_costs=bins["cost"].to_numpy(),
         needs_fake=bins["needs_fake"].to_numpy(zero_copy_only=False),
         refused=pa.Table.from_batches([_read(root / "refused.arrow")]),
+        cuts=pa.Table.from_batches([_read(root / "cuts.arrow")]),
     )
+
+
+def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    """No rows."""
+    return pa.RecordBatch.from_pylist([], schema=schema)
 
 
 def _write(path: Path, batch: pa.RecordBatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlmprep.counting.ledger import Ledger
@@ -15,12 +16,14 @@ from vlmprep.pipeline.plan.bounds import Fake, make_room
 from vlmprep.pipeline.plan.budget import no_sample
 from vlmprep.pipeline.plan.candidates import Candidates, find_candidates
 from vlmprep.pipeline.plan.costs import Costing, costing_of
-from vlmprep.pipeline.plan.file import PLAN_FILE, Plan, PlannedPacks, open_plan, write_plan
+from vlmprep.pipeline.plan.cuts import Cuts
+from vlmprep.pipeline.plan.file import CUTS, PLAN_FILE, Plan, PlannedPacks, open_plan, write_plan
 from vlmprep.pipeline.plan.forecast import forecast
+from vlmprep.pipeline.plan.layout import Layout, lay_out
 from vlmprep.pipeline.plan.mixture import check_weights, uses_of_rows
 from vlmprep.pipeline.recognize import Kind
 from vlmprep.pipeline.settings import PlanSettings, refuse_other_settings
-from vlmprep.planning import PackPlan, plan_packs
+from vlmprep.planning import PackPlan
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.files import read_json
@@ -69,29 +72,37 @@ def _make(ledger: Ledger, settings: PlanSettings, costing: Costing, out: Path, i
     check_weights(ledger, settings.weights)
     fake = _fake_of(ledger, settings, costing)
     room = make_room(settings, fake)
-    candidates, unfit = find_candidates(
-        ledger, uses_of_rows(ledger, settings.weights), settings.fake_image, room, costing
-    )
+    found = find_candidates(ledger, uses_of_rows(ledger, settings.weights), settings, room, costing)
+    candidates = found.candidates
     if not len(candidates.rows):
-        raise no_sample(ledger, unfit)
+        raise no_sample(ledger, found.unfit)
     _check_sounds(ledger, candidates, settings)
-    plan = plan_packs(
-        candidates.places,
-        candidates.num_visual_tokens,
-        pack_size=room.planned,
-        balance=settings.balance,
-        seed=settings.seed,
-        costs=candidates.costs,
-        images=candidates.num_images,
-        fake_tokens=room.fake_tokens,
-        max_visual_tokens=room.max_visual_tokens,
-        max_images=room.max_images,
-        max_cost=room.max_cost,
-        fill_weight=settings.fill_weight,
+    plan = lay_out(candidates, room, settings)
+    plan = plan if settings.max_packs is None else plan.first(settings.max_packs)
+    packs = _packs(plan, candidates, settings)
+    numbers = forecast(
+        Layout(
+            ledger=ledger,
+            settings=settings,
+            costing=costing,
+            fake=fake,
+            room=room,
+            candidates=candidates,
+            unfit=found.unfit,
+            cuts=found.cuts,
+            plan=plan,
+            packs=packs,
+        )
     )
-    packs = _packs(plan if settings.max_packs is None else plan.first(settings.max_packs), candidates, settings)
-    numbers = forecast(packs, candidates, settings, room, costing)
-    write_plan(out, packs, unfit, {**identity, "fake": asdict(fake), "statistics": numbers})
+    write_plan(
+        out, packs, found.unfit, _cut_table(found.cuts), {**identity, "fake": asdict(fake), "statistics": numbers}
+    )
+
+
+def _cut_table(cuts: Cuts | None) -> pa.Table:
+    if cuts is None:
+        return CUTS.empty_table()
+    return pa.table([cuts.rows, cuts.counts["num_tokens"], cuts.num_cut_tokens, cuts.num_cut_media], schema=CUTS)
 
 
 def _packs(plan: PackPlan, candidates: Candidates, settings: PlanSettings) -> PlannedPacks:

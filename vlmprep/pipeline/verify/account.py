@@ -24,6 +24,9 @@ from vlmprep.shards.receipts import Refusal
 
 __all__ = ["Account", "account_problems", "read_account", "refusal_problems"]
 
+REFERENCE = ["source", "row", "sample_id", "num_cut_tokens"]
+"""What a pack says of a document's sample."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Account:
@@ -32,7 +35,7 @@ class Account:
     table: pa.Table
     """SAMPLES, every row."""
     packed: pa.Table
-    """source, row, sample_id, by pack_id and document."""
+    """REFERENCE, by pack_id and document."""
     pack_ids: NDArray[np.int64]  # [num_packed], rising
     documents: NDArray[np.int64]  # [num_packed]
 
@@ -58,18 +61,18 @@ def read_account(path: Path) -> Account | str:
     packed = packed.take(pc.sort_indices(packed, [("pack_id", "ascending"), ("document", "ascending")]))
     return Account(
         table=table,
-        packed=packed.select(["source", "row", "sample_id"]),
+        packed=packed.select(REFERENCE),
         pack_ids=packed["pack_id"].to_numpy(),
         documents=packed["document"].to_numpy(),
     )
 
 
 def all_places(table: pa.Table) -> pa.Table:
-    """source, row, sample_id, pack_id, document of every place that a packed row stands at."""
+    """REFERENCE, pack_id and document of every place that a packed row stands at."""
     placed = pc.and_(pc.is_valid(table["pack_id"]), pc.is_valid(table["document"]))
     rows = table.filter(pc.and_(pc.equal(table["status"], PACKED), placed)).combine_chunks()
     more = rows["more_places"].combine_chunks()
-    again = rows.select(["source", "row", "sample_id"]).take(pc.list_parent_indices(more))
+    again = rows.select(REFERENCE).take(pc.list_parent_indices(more))
     for name, column in zip(("pack_id", "document"), pc.list_flatten(more).flatten(), strict=True):
         again = again.append_column(name, column)
     return pa.concat_tables([rows.select(again.column_names), again])
