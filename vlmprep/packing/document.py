@@ -38,6 +38,8 @@ class Medium:
     (samples, samples per second)."""
     num_placeholders: int
     """Tokens of the sequence that it fills."""
+    num_visual_tokens: int
+    """Those of them that the vision encoder fills."""
     num_framing: int
     """Tokens beside them that are typed as its own."""
     tensors: dict[str, NDArray[Any]]
@@ -69,9 +71,17 @@ class Document:
 
 
 def build_document(
-    sample: Sample, *, family: Family, media: HeaderReader, num_tokens: int, white: Image.Image | None = None
+    sample: Sample,
+    *,
+    family: Family,
+    media: HeaderReader,
+    num_tokens: int,
+    white: Image.Image | None = None,
+    keep_tokens: int | None = None,
 ) -> Document:
     """Tokenize a sample, decode its media and shift its labels.
+
+    A sample that is to be cut is tokenized and placed as a whole; media behind the cut are not decoded.
 
     Args:
         sample: The conversation.
@@ -79,9 +89,10 @@ def build_document(
         media: Checks headers before anything is decoded.
         num_tokens: What was counted for this sample, before the shift; with the fake image, where it gets one.
         white: The family's fake image, for a sample without pictures that gets it into its first user turn.
+        keep_tokens: How many of its tokens are kept, before the shift; None: all.
 
     Raises:
-        RefuseSample: A medium does not decode, or the sample is no longer what was counted.
+        RefuseSample: A medium does not decode, the sample is no longer what was counted, or it cannot be cut there.
     """
     sample = sample if white is None else with_fake_image(sample)
     all_media = sample.media()
@@ -98,16 +109,21 @@ def build_document(
             "changed-since-estimate",
             f"{num_tokens} tokens were counted, {encoded.num_tokens} are there now: media changed since `vlmprep estimate`",
         )
-    tensors = [_checked_tensors(family, medium, count, white) for medium, count in zip(all_media, counts, strict=True)]
-    document = _document(encoded, sizes, counts, tensors, family)
-    return document if white is None else _with_hidden(document, all_media, encoded, family)
+    kept = _kept(encoded, len(counts), keep_tokens)
+    stay = counts if len(kept) == len(counts) else family.counts_after_cut([counts[at] for at in kept])
+    loaded = tuple(
+        _medium(sizes[at], count, _checked_tensors(family, all_media[at], count, white))
+        for at, count in zip(kept, stay, strict=True)
+    )
+    document = _document(encoded, counts, loaded, family, keep_tokens)
+    return document if white is None else _with_hidden(document, [all_media[at] for at in kept], encoded, family)
 
 
 def build_fake_document(family: Family) -> Document:
     """The white image that stands in a pack without media, as a document of its own without labels."""
     encoded, count, pixels = family.fake_image()
-    document = _document(encoded, (size_of(pixels),), [count], [family.tensors(pixels, count)], family)
-    return replace(document, media=tuple(replace(medium, fake=True) for medium in document.media))
+    medium = replace(_medium(size_of(pixels), count, family.tensors(pixels, count)), fake=True)
+    return _document(encoded, [count], (medium,), family)
 
 
 def size_of(white: Image.Image) -> ImageSize:
@@ -130,7 +146,37 @@ def _with_hidden(document: Document, all_media: Sequence[Media], encoded: Encode
     marked = (
         replace(medium, fake=given is FAKE_IMAGE) for given, medium in zip(all_media, document.media, strict=True)
     )
-    return replace(document, hidden=hidden[:-1], media=tuple(marked))
+    return replace(document, hidden=hidden[: len(document)], media=tuple(marked))
+
+
+def _kept(encoded: Encoded, num_media: int, keep_tokens: int | None) -> list[int]:
+    """Which media a document of the first tokens of a sample holds, by their place in the conversation.
+
+    Raises:
+        RefuseSample: The cut would fall into a medium, or leave no label.
+    """
+    if keep_tokens is None:
+        return list(range(num_media))
+    if (spans := encoded.media_spans) is None:
+        raise RefuseSample(
+            "overlong", "where it may be cut cannot be told: its text does not show where its media begin"
+        )
+    if (cut_through := np.flatnonzero((spans[:, 0] < keep_tokens) & (keep_tokens <= spans[:, 1]))).size:
+        raise RefuseSample("overlong", f"a cut behind {keep_tokens} tokens falls into its medium {cut_through[0] + 1}")
+    if encoded.first_label >= keep_tokens:
+        raise RefuseSample("overlong", f"cut behind {keep_tokens} tokens it has no label token")
+    return [int(at) for at in np.flatnonzero(spans[:, 1] < keep_tokens)]
+
+
+def _medium(size: MediaSize, count: MediaCount, tensors: dict[str, NDArray[Any]]) -> Medium:
+    return Medium(
+        kind=size.kind,
+        shape=size.shape,
+        num_placeholders=count.num_placeholders,
+        num_visual_tokens=count.num_visual_tokens,
+        num_framing=count.num_framing,
+        tensors=tensors,
+    )
 
 
 def _checked_tensors(
@@ -148,35 +194,32 @@ def _checked_tensors(
 
 def _document(
     encoded: Encoded,
-    sizes: Sequence[MediaSize],
     counts: Sequence[MediaCount],
-    media: Sequence[dict[str, NDArray[Any]]],
+    media: tuple[Medium, ...],
     family: Family,
+    keep_tokens: int | None = None,
 ) -> Document:
+    """A document of a sample, or of its first tokens.
+
+    Args:
+        encoded: The whole sample.
+        counts: Of all its media, which places the tokens behind them.
+        media: Those that the document holds.
+        family: The model's family.
+        keep_tokens: How many tokens it has, before the shift; None: all.
+    """
     tokens = encoded.expand()
-    names = dict.fromkeys(name for tensors in media for name in tensors)
-    small = {
-        name: np.concatenate([tensors[name] for tensors in media if name in tensors])
-        for name in names
-        if name not in family.pixel_rules()
-    }
-    positions = family.positions(tokens, small)
+    names = dict.fromkeys(name for count in counts for name in count.inputs)
+    inputs = {name: np.concatenate([count.inputs[name] for count in counts if name in count.inputs]) for name in names}
+    positions = family.positions(tokens, inputs)
     labels = np.where(tokens.is_label, tokens.input_ids, np.int32(IGNORE_INDEX))
+    end = len(tokens.input_ids) if keep_tokens is None else keep_tokens
     return Document(
-        input_ids=tokens.input_ids[:-1],
-        labels=labels[1:],
-        position_ids=positions[..., :-1],
-        mm_token_type_ids=tokens.mm_token_type_ids[:-1],
-        media=tuple(
-            Medium(
-                kind=size.kind,
-                shape=size.shape,
-                num_placeholders=count.num_placeholders,
-                num_framing=count.num_framing,
-                tensors=tensors,
-            )
-            for size, count, tensors in zip(sizes, counts, media, strict=True)
-        ),
-        num_visual_tokens=sum(count.num_visual_tokens for count in counts),
-        hidden=np.zeros(len(tokens.input_ids) - 1, dtype=np.bool_),
+        input_ids=tokens.input_ids[: end - 1],
+        labels=labels[1:end],
+        position_ids=positions[..., : end - 1],
+        mm_token_type_ids=tokens.mm_token_type_ids[: end - 1],
+        media=media,
+        num_visual_tokens=sum(medium.num_visual_tokens for medium in media),
+        hidden=np.zeros(end - 1, dtype=np.bool_),
     )

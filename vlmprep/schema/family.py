@@ -74,23 +74,6 @@ class Encoded:
         entry = int(self.is_label[1:].argmax()) + 1
         return int(np.add.reduce(self.repeats[:entry]))
 
-    def cut(self, num_tokens: int) -> Encoded:
-        """The first tokens of the sequence; it must not end within a run of placeholders."""
-        entries = int(np.searchsorted(np.cumsum(self.repeats), num_tokens)) + 1
-        assert int(self.repeats[:entries].sum()) == num_tokens, "a run of placeholders is whole or not there"
-        return Encoded(
-            input_ids=self.input_ids[:entries],
-            is_label=self.is_label[:entries],
-            mm_token_type_ids=self.mm_token_type_ids[:entries],
-            repeats=self.repeats[:entries],
-            num_left_out_characters=self.num_left_out_characters,
-            find_media=lambda: self._media_before(num_tokens),
-        )
-
-    def _media_before(self, num_tokens: int) -> NDArray[np.int32] | None:
-        spans = self.media_spans
-        return None if spans is None else spans[spans[:, 1] <= num_tokens]
-
     def expand(self) -> Tokens:
         """Write every placeholder as often as the model wants it."""
         return Tokens(

@@ -25,6 +25,8 @@ class SampleRef:
     row: int
     """0-based row number in the source."""
     sample_id: str
+    num_cut_tokens: int = 0
+    """Tokens at its end that were cut off, because it is longer than a pack; not in key.json where none were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +134,10 @@ class PackInfo:
 def _plain(info: PackInfo) -> dict[str, Any]:
     return {
         "pack_id": info.pack_id,
-        "samples": [_shallow(sample) for sample in info.samples],
+        "samples": [_without_defaults(sample, "num_cut_tokens") for sample in info.samples],
         "document_lengths": info.document_lengths,
         "fake": None if info.fake is None else _shallow(info.fake),
-        "media": [_plain_medium(medium) for medium in info.media],
+        "media": [_without_defaults(medium, "num_framing", "fake") for medium in info.media],
         "members": {name: _shallow(member) for name, member in info.members.items()},
     }
 
@@ -145,9 +147,9 @@ def _shallow(value: SampleRef | FakeImage | MediumInfo | MemberInfo) -> dict[str
     return {entry.name: getattr(value, entry.name) for entry in fields(value)}
 
 
-def _plain_medium(medium: MediumInfo) -> dict[str, Any]:
-    left_out = {name for name in ("num_framing", "fake") if not getattr(medium, name)}
-    return {name: entry for name, entry in _shallow(medium).items() if name not in left_out}
+def _without_defaults(value: SampleRef | MediumInfo, *additions: str) -> dict[str, Any]:
+    """The same without fields that say nothing."""
+    return {name: entry for name, entry in _shallow(value).items() if entry or name not in additions}
 
 
 def _medium(value: dict[str, Any]) -> MediumInfo:

@@ -12,6 +12,7 @@ literal behind its last one; see spans.py for turns with thoughts and tool calls
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -102,13 +103,22 @@ class TurnFinder:
             raise StopRun(f"the chat template has no place for an image: {refusal.reason}") from refusal
 
     def media_literal(self, kind: MediaKind) -> str:
-        """What the template writes for a medium between two texts of a user; nothing where it has no place for one there."""
+        """What the template writes for a medium of a user; nothing where that cannot be told."""
         if kind not in self._literals:
             try:
-                self._literals[kind] = self._literal(kind)
+                literal = self._literal(kind)
+                self._literals[kind] = literal if self._control_tokens.search(literal) else self._bare_literal(kind)
             except RefuseSample:
                 self._literals[kind] = ""
         return self._literals[kind]
+
+    def _bare_literal(self, kind: MediaKind) -> str:
+        """The same where media do not stand between their texts: a placeholder, if two in a row have no token between them."""
+        media = (Media(kind=kind, content=b""),) * 2
+        probe = (Message(role="user", parts=(*media, Text(text="a"))),)
+        written = "".join(self._layout(Dialogue(messages=probe)).checked(probe).literals)
+        tokens = self._control_tokens.findall(written)
+        return next((token for token, behind in itertools.pairwise(tokens) if token == behind), "")
 
     def _literal(self, kind: MediaKind) -> str:
         probe = (Message(role="user", parts=(Text(text="a"), Media(kind=kind, content=b""), Text(text="b"))),)
