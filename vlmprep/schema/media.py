@@ -80,7 +80,10 @@ MediaSize: TypeAlias = ImageSize | VideoSize | AudioSize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderWork:
-    """How much a model's encoders have to do for one medium, in counts that the model's config turns into operations."""
+    """How much a model's encoders have to do for one medium, in counts that the model's config turns into operations.
+
+    What a medium is filled up to beside longer ones of its pack is not counted: packs are made from these counts.
+    """
 
     num_pictures: int = 0
     """Tiles, crops, images, frames or groups of frames that the vision encoder takes one by one."""

@@ -99,3 +99,9 @@ def test_what_is_not_known_is_not_guessed(name: str, config: Any) -> None:
     if name == "pixtral":  # whose patches are no pictures of one size
         (count,) = general_family(build_other(name)).measure([ImageSize(height=37, width=211, num_bytes=1)])
         assert count.work == NO_WORK
+
+
+def test_a_config_that_cannot_be_is_stopped() -> None:
+    vision = {**SIGLIP, "image_size": 28}
+    with pytest.raises(StopRun, match="2 x 2 patches to 4 x 4"):
+        cost_model(transformers.Gemma3Config(vision_config=vision, text_config=text(128), mm_tokens_per_image=16))

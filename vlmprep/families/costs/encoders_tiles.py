@@ -7,6 +7,7 @@ of it again (LLaVA-OneVision cuts off borders and shrinks frames), so the projec
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from vlmprep.families.costs.encoders_vit import of_one_size, patches_of_one_size, pooling_head, text_width
@@ -58,8 +59,13 @@ def shuffled_vision(config: Any) -> dict[str, float]:
 def gemma3_vision(config: Any) -> dict[str, float]:
     """Gemma 3: patches averaged to `mm_tokens_per_image`, and one matrix."""
     vision = value(config, "vision_config")
-    side = number(vision, "image_size") // number(vision, "patch_size")
-    pooled = side // (side // int(number(config, "mm_tokens_per_image") ** 0.5))
+    side, wanted = math.isqrt(patches_of_one_size(vision)), math.isqrt(number(config, "mm_tokens_per_image"))
+    if not 0 < wanted <= side:
+        raise StopRun(
+            f"the model's config averages a picture of {side} x {side} patches to {wanted} x {wanted} (mm_tokens_per_image)",
+            "Name the model's own config with --model-config.",
+        )
+    pooled = side // (side // wanted)
     return {"per_picture": _encoder(vision) + pooled**2 * linear(number(vision, "hidden_size"), text_width(config))}
 
 
