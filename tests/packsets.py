@@ -49,6 +49,7 @@ class WrittenPack:
     document_lengths: Sequence[int]
     fake: Mapping[str, Any] | None = None
     images: Sequence[tuple[int, int]] = field(default=())
+    cost: float = 1.0
 
     @property
     def num_visual_tokens(self) -> int:
@@ -157,7 +158,7 @@ def _row(shard: int, start: int, end: int, pack: WrittenPack) -> dict[str, Any]:
         "num_samples": len(pack.document_lengths),
         "num_images": len(pack.images),
         "num_videos": 0,
-        "cost": 1.0,
+        "cost": pack.cost,
     }
 
 
