@@ -40,15 +40,14 @@ def inspect(
     if pack is not None:
         show_pack(path, pack, processor, trust_remote_code=trust_remote_code, full=full, json=json)
         return
-    from vlmprep.cli.reports import report_parts
-    from vlmprep.pipeline.inspect import UnfinishedReport, inspect_output
+    from vlmprep.cli.reports import print_report, report_document
+    from vlmprep.pipeline.inspect import inspect_output
 
     report = inspect_output(path)
     if json:
-        emit_json({"complete": not isinstance(report, UnfinishedReport), **asdict(report)})
-        return
-    for number, part in enumerate(report_parts(report, results.width)):
-        results.print(*([""] if number else []), part, sep="\n", highlight=False, soft_wrap=isinstance(part, str))
+        emit_json(report_document(report))
+    else:
+        print_report(report, results)
 
 
 def show_pack(path: Path, pack: int, processor: str | None, *, trust_remote_code: bool, full: bool, json: bool) -> None:

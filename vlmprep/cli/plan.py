@@ -11,7 +11,6 @@ from vlmprep.cli import options as o
 from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, results
 from vlmprep.cli.grouping import grouped
-from vlmprep.cli.tables import plan_tables
 
 __all__ = ["plan"]
 
@@ -26,14 +25,16 @@ def plan(
     model_config: o.ModelConfig = None,
     max_refused: o.MaxRefused = 0.01,
 ) -> None:
-    """Write a plan: which samples make which pack; prints fill, balance and what it cost."""
+    """Write a plan: which samples make which pack; prints how full and how equal packs are, and what would improve them."""
+    from vlmprep.cli.reports import print_report, report_document
     from vlmprep.counting.ledger import open_ledger
+    from vlmprep.pipeline.inspect.plan import inspect_plan
     from vlmprep.pipeline.plan import check_refusal_budget, make_plan
 
     opened = open_ledger(ledger)
     made = make_plan(opened, planning.settings(), out, model_config=model_config)
     check_refusal_budget(opened, made, max_refused)
     if output.json:
-        emit_json({"plan": str(out), **made.summary})
+        emit_json(report_document(inspect_plan(out)))
     elif not output.quiet:
-        results.print(*plan_tables(made.summary, made.refused.num_rows), sep="\n")
+        print_report(inspect_plan(out), results)

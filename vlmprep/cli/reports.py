@@ -1,22 +1,30 @@
-"""What `vlmprep inspect` shows of a whole folder."""
+"""What `vlmprep inspect` shows of a whole folder, and `vlmprep plan` of its plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from vlmprep.cli.forecast import (
+    advice_part,
+    fill_weight_table,
+    places_table,
+    plan_table,
+    share_table,
+    straggler_table,
+)
 from vlmprep.cli.histograms import histogram_table
 from vlmprep.cli.tables import (
     ledger_tables,
     packset_tables,
-    plan_tables,
     quantity,
     refusal_table,
     share,
-    straggler_rows,
     titled,
     two_columns,
     visible,
@@ -24,10 +32,27 @@ from vlmprep.cli.tables import (
 from vlmprep.pipeline.inspect import LedgerReport, PackSetReport, PlanReport, Report, UnfinishedReport
 from vlmprep.pipeline.inspect.spread import PackRow, Spread
 
-__all__ = ["report_parts"]
+__all__ = ["print_report", "report_document", "report_parts"]
 
 WIDE = 110
 """Terminal columns from which on tables stand in pairs."""
+UNBALANCED, SHUFFLED, GROUPED = "best fit,\nany packs", "this plan,\nany packs", "this plan,\nsimilar packs"
+"""Headings of straggler ratios: what was packed, and which packs share a step."""
+NOTE = "\nany packs share a step: Loader(group_by='none'); similar: 'cost'"
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print all parts, with space between them."""
+    for number, part in enumerate(report_parts(report, console.width)):
+        console.print(*([""] if number else []), part, sep="\n", highlight=False, soft_wrap=isinstance(part, str))
+
+
+def report_document(report: Report) -> dict[str, Any]:
+    """The same as one JSON document."""
+    document = {"complete": not isinstance(report, UnfinishedReport), **asdict(report)}
+    if isinstance(report, PlanReport):
+        document |= document.pop("summary")
+    return document
 
 
 def report_parts(report: Report, width: int) -> list[RenderableType]:
@@ -86,14 +111,29 @@ def source_table(report: LedgerReport) -> Table:
 
 def plan_parts(report: PlanReport, width: int) -> Iterator[RenderableType]:
     """What a plan promises."""
-    settings = report.summary["settings"]
-    more = {name.replace("_", " "): str(settings[name]) for name in ("balance", "fake_image", "seed")}
-    yield from plan_tables(
-        report.summary, sum(entry["rows"] for entry in report.refused), {"where": escape(report.plan), **more}
-    )
-    yield from spread_parts(report.spread, settings["pack_size"], width, by="visual tokens")
+    summary = report.summary
+    numbers, settings = summary["statistics"], summary["settings"]
+    trials = numbers["trials"]
+    yield plan_table(report.plan, summary)
+    yield from in_pairs([places_table(numbers, 20), share_table(numbers)], width)
+    waiting: list[RenderableType] = [plan_stragglers(numbers["straggler_ratio"])]
+    if trials["fill_weights"]:
+        waiting.append(fill_weight_table(trials, settings["fill_weight"]))
+    yield from in_pairs(waiting, width)
+    yield from spread_parts(report.spread, settings["pack_size"], width)
     if report.refused:
         yield refusal_table(report.refused)
+    yield advice_part(numbers)
+
+
+def plan_stragglers(found: Mapping[str, Any]) -> Table:
+    """Straggler ratios of a plan."""
+    columns = {
+        UNBALANCED: found["unbalanced"],
+        SHUFFLED: found["shuffled"],
+        GROUPED: found["grouped"],
+    }
+    return straggler_table(columns, found["what"], NOTE)
 
 
 def packset_parts(report: PackSetReport, width: int) -> Iterator[RenderableType]:
@@ -102,16 +142,17 @@ def packset_parts(report: PackSetReport, width: int) -> Iterator[RenderableType]
         "fake images": "one in every sample without pictures"
         if report.num_fake_images is None
         else share(report.num_fake_images, report.manifest.num_packs),
-        **straggler_rows(report.spread.straggler_ratio),
     }
     yield from packset_tables(report.manifest, report.packset, more)
-    yield from spread_parts(report.spread, report.manifest.pack_size, width, by="predicted cost")
+    columns = {"any packs": report.straggler_ratio, "similar packs": report.straggler_ratio_grouped}
+    yield straggler_table(columns, "predicted cost", NOTE)
+    yield from spread_parts(report.spread, report.manifest.pack_size, width)
     if report.refused:
         yield refusal_table(report.refused)
 
 
-def spread_parts(spread: Spread, pack_size: int, width: int, *, by: str) -> Iterator[RenderableType]:
-    """Histograms and the packs at the ends, in pairs where there is room."""
+def spread_parts(spread: Spread, pack_size: int, width: int) -> Iterator[RenderableType]:
+    """Histograms and the packs at the ends."""
     bar_width = 28 if width >= WIDE else 40
     tokens = spread.tokens_per_pack
     fill = f", fill {tokens.least / pack_size:.1%} to {tokens.greatest / pack_size:.1%}"
@@ -119,20 +160,30 @@ def spread_parts(spread: Spread, pack_size: int, width: int, *, by: str) -> Iter
         histogram_table("Visual tokens per pack", {"": spread.visual_tokens_per_pack}, bar_width=bar_width),
         histogram_table("Tokens per pack", {"": tokens}, bar_width=bar_width, note=fill),
         histogram_table("Samples per pack", {"": spread.samples_per_pack}, bar_width=bar_width),
+    ]
+    if spread.cost_per_pack is not None:
+        title = f"Predicted cost per pack, {spread.cost_unit}"
+        parts.insert(1, histogram_table(title, {"": spread.cost_per_pack}, bar_width=bar_width))
+    by = "visual tokens" if spread.cost_per_pack is None else "predicted cost"
+    parts.append(
         Group(
             extremes_table("Largest packs", f"by {by}", spread.largest, pack_size),
             "",
             extremes_table("Emptiest packs", "by tokens", spread.emptiest, pack_size),
-        ),
-    ]
+        )
+    )
+    yield from in_pairs(parts, width)
+
+
+def in_pairs(parts: list[RenderableType], width: int) -> Iterator[RenderableType]:
+    """Parts side by side where there is room for two, or else one by one."""
     if width < WIDE:
         yield from parts
         return
-    pairs = Table.grid(padding=(0, 4))
-    pairs.add_row(*parts[:2])
-    pairs.add_row()
-    pairs.add_row(*parts[2:])
-    yield pairs
+    for start in range(0, len(parts), 2):
+        pair = Table.grid(padding=(0, 4, 0, 0))
+        pair.add_row(*parts[start : start + 2])
+        yield pair
 
 
 def extremes_table(title: str, by: str, packs: tuple[PackRow, ...], pack_size: int) -> Table:

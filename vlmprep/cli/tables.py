@@ -15,7 +15,6 @@ from vlmprep.shardformat.manifest import Manifest
 __all__ = [
     "ledger_tables",
     "packset_tables",
-    "plan_tables",
     "quantity",
     "refusal_table",
     "share",
@@ -116,35 +115,6 @@ def refusal_table(refused: list[dict[str, Any]]) -> Table:
 def place_of(example: dict[str, Any]) -> str:
     """Where a refused sample lies; a plan knows its number in the ledger alone."""
     return f"{example['source']}, row {example['row']}" if example["source"] else f"sample {example['sample']}"
-
-
-def plan_tables(summary: dict[str, Any], num_overlong: int, more: Mapping[str, str] = NOTHING) -> list[RenderableType]:
-    """What a plan promises.
-
-    Args:
-        summary: Its plan.json.
-        num_overlong: Samples that it cannot take.
-        more: Further names and values.
-    """
-    numbers, settings = summary["statistics"], summary["settings"]
-    visual = numbers["visual_tokens_per_pack"]
-    rows = {
-        "packs": f"{quantity(numbers['num_packs'])} of {quantity(settings['pack_size'])} tokens "
-        f"(at least {quantity(numbers['min_packs'])} are needed)",
-        "samples": quantity(numbers["num_samples"]),
-        "overlong": quantity(num_overlong),
-        "fill": f"{numbers['fill']:.2%}",
-        "visual tokens": f"{quantity(visual['min'])} to {quantity(visual['max'])} a pack, {visual['mean']:,.0f} on average",
-        "fake images": quantity(numbers["fake_images"]),
-        **straggler_rows(numbers["straggler_ratio"]),
-        **more,
-    }
-    return [two_columns("Plan", rows)]
-
-
-def straggler_rows(ratios: Mapping[str, float]) -> dict[str, str]:
-    """Straggler ratios by rising number of ranks."""
-    return {f"straggler ratio, {ranks} ranks": f"{ratios[ranks]:.3f}" for ranks in sorted(ratios, key=int)}
 
 
 def packset_tables(manifest: Manifest, where: str, more: Mapping[str, str] = NOTHING) -> list[RenderableType]:

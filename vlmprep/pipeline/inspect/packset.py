@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmprep.pipeline.inspect.spread import PackColumns, Spread, spread_of
+from vlmprep.pipeline.plan.stragglers import ratios_grouped, ratios_shuffled
 from vlmprep.schema.packset import MANIFEST, PACKS_FILE, SAMPLES_FILE
 from vlmprep.shardformat.errors import BrokenPackSet
 from vlmprep.shardformat.index import PackIndex, map_index
@@ -37,6 +38,11 @@ class PackSetReport:
     """Of packs; None where they stand in samples."""
     refused: list[dict[str, Any]]
     """Rows refused by any stage, by reason with an example each."""
+    straggler_ratio: dict[str, float]
+    """By number of data-parallel ranks: max over ranks of a step's cost / mean, averaged over a shuffled epoch in which any
+    packs share a step."""
+    straggler_ratio_grouped: dict[str, float]
+    """The same where packs of nearly equal cost share a step, as the loader groups them if not told otherwise."""
     spread: Spread
 
 
@@ -70,6 +76,7 @@ def inspect_packset(root: Path) -> PackSetReport:
         num_visual_tokens=index.num_visual_tokens,
         num_samples=index.num_samples,
         cost=index.cost,
+        cost_unit=manifest.settings["cost"]["unit"],
     )
     return PackSetReport(
         packset=str(root),
@@ -78,6 +85,8 @@ def inspect_packset(root: Path) -> PackSetReport:
         fill=manifest.num_tokens / (manifest.num_packs * manifest.pack_size),
         num_fake_images=None if manifest.settings.get("fake_image") == "sample" else int(np.count_nonzero(has_fake)),
         refused=refusals_of(root / SAMPLES_FILE) if manifest.rows.refused else [],
+        straggler_ratio=ratios_shuffled(index.cost),
+        straggler_ratio_grouped=ratios_grouped(index.cost),
         spread=spread_of(columns, manifest.pack_size),
     )
 

@@ -40,6 +40,7 @@ def inspect_plan(root: Path) -> PlanReport:
         num_visual_tokens=plan.num_visual_tokens,
         num_samples=np.diff(plan.offsets),
         cost=plan.pack_costs,
+        cost_unit=plan.summary["settings"]["cost"]["unit"],
     )
     pack_size = plan.summary["settings"]["pack_size"]
     return PlanReport(

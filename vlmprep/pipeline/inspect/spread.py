@@ -1,4 +1,4 @@
-"""How packs spread: histograms, the ones at the ends, and what unequal ranks cost."""
+"""How packs spread: histograms, and the ones at the ends."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.pipeline.inspect.histogram import Histogram, even_histogram, filling_histogram
-from vlmprep.pipeline.plan.forecast import STRAGGLER_RANKS
-from vlmprep.planning.plan import straggler_ratio
 
 __all__ = ["PackColumns", "PackRow", "Spread", "spread_of"]
 
 NUM_EXTREMES = 5
+VISUAL_TOKENS = "visual tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +25,8 @@ class PackColumns:
     num_samples: NDArray[Any]
     cost: NDArray[Any]
     """Predicted work, by which packs are large."""
+    cost_unit: str
+    """Of costs: `visual tokens`, or `TFLOP`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +45,16 @@ class Spread:
     """How the packs of a plan or a pack set spread."""
 
     visual_tokens_per_pack: Histogram
+    cost_per_pack: Histogram | None
+    """In whole units of `cost_unit`; None where costs are visual tokens."""
+    cost_unit: str
+    """Such a part of the columns' unit that costs are numbers of four digits or more: `GFLOP`, `MFLOP`."""
     tokens_per_pack: Histogram
     samples_per_pack: Histogram
     largest: tuple[PackRow, ...]
     """Packs of the greatest cost, greatest first."""
     emptiest: tuple[PackRow, ...]
     """Packs of the fewest tokens, fewest first."""
-    straggler_ratio: dict[str, float]
-    """By number of data-parallel ranks: max over ranks of a step's cost / mean, averaged over a shuffled epoch."""
 
 
 def spread_of(packs: PackColumns, pack_size: int) -> Spread:
@@ -61,16 +64,25 @@ def spread_of(packs: PackColumns, pack_size: int) -> Spread:
         packs: The columns.
         pack_size: Tokens that a pack holds at most.
     """
+    scale, cost_unit = _readable(float(packs.cost.mean()) if len(packs.cost) else 0.0, packs.cost_unit)
+    is_visual = packs.cost_unit == VISUAL_TOKENS
     return Spread(
         visual_tokens_per_pack=even_histogram(packs.num_visual_tokens),
+        cost_per_pack=None if is_visual else even_histogram(np.rint(packs.cost * scale).astype(np.int64)),
+        cost_unit=cost_unit,
         tokens_per_pack=filling_histogram(packs.num_tokens, pack_size),
         samples_per_pack=even_histogram(packs.num_samples),
         largest=_rows(packs, lowest(-packs.cost, NUM_EXTREMES)),
         emptiest=_rows(packs, lowest(packs.num_tokens, NUM_EXTREMES)),
-        straggler_ratio={
-            str(ranks): straggler_ratio(packs.cost, ranks) for ranks in STRAGGLER_RANKS if ranks <= len(packs.cost)
-        },
     )
+
+
+def _readable(mean: float, unit: str) -> tuple[int, str]:
+    """By what to multiply costs so that they average a thousand or more, and what they count then."""
+    if unit != "TFLOP":
+        return 1, unit
+    scales = [(1, "TFLOP"), (10**3, "GFLOP"), (10**6, "MFLOP"), (10**9, "kFLOP")]
+    return next((found for found in scales if mean * found[0] >= 1000), scales[-1])
 
 
 def lowest(values: NDArray[Any], count: int) -> NDArray[np.int64]:

@@ -91,7 +91,7 @@ def _other_settings(measured: Measured) -> Iterator[Advice]:
         yield _trial_advice("balance", "packs are not balanced", "--balance vt", trials.balance, trials)
     if trials.pack_size is not None and _is_better(trials.pack_size, now):
         option = f"--pack-size {trials.pack_size.pack_size}"
-        yield _trial_advice("pack-size", "larger packs even out more", option, trials.pack_size, trials)
+        yield _trial_advice("pack-size", "packs of twice the size even out more", option, trials.pack_size, trials)
     for trial in trials.fill_weights:
         if _is_better(trial, now):
             option = f"--fill-weight {trial.fill_weight:g}"
@@ -111,7 +111,7 @@ def _trial_advice(code: str, finding: str, option: str, trial: Trial, trials: Tr
         code=code,
         finding=finding,
         remedy=f"with {option}: straggler ratio {trial.straggler_ratio:.3f} instead of {now.straggler_ratio:.3f} at "
-        f"{trials.ranks} ranks, fill {trial.fill:.1%} instead of {now.fill:.1%}{of}",
+        f"{trials.ranks} ranks, fill {_instead(trial.fill, now.fill)}{of}",
         numbers={
             "straggler_ratio": trial.straggler_ratio,
             "straggler_ratio_now": now.straggler_ratio,
@@ -120,6 +120,10 @@ def _trial_advice(code: str, finding: str, option: str, trial: Trial, trials: Tr
             "fill_now": now.fill,
         },
     )
+
+
+def _instead(fill: float, now: float) -> str:
+    return f"{fill:.1%}, as now" if f"{fill:.1%}" == f"{now:.1%}" else f"{fill:.1%} instead of {now:.1%}"
 
 
 def _other_bounds(layout: Layout, measured: Measured) -> Iterator[Advice]:
