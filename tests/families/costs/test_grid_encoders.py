@@ -12,7 +12,7 @@ import torch
 
 from tests.families import kimi_vl_remote
 from tests.families.costs.flops import count_flops
-from tests.families.costs.predicted import predicted
+from tests.families.costs.predicted import predicted, terms
 from tests.families.mixed import Clips, a_clip, an_image, decoded, size_of
 from tests.families.processors import build_processor, build_tokenizer, template
 from tests.families.tiled import noise, restored
@@ -35,12 +35,24 @@ def in_a_pack(family: BaseFamily, media: Sequence[Any]) -> tuple[list[MediaCount
     return counts, restored(family, made)
 
 
+PROJECTORS = {
+    "gemma4": ("model.embed_vision",),
+    "kimi_k25": ("model.mm_projector",),
+    "phi4_multimodal": tuple(f"model.embed_tokens_extend.image_embed.img_projection_{way}" for way in ("up", "down")),
+    "nemotron_h_omni": ("multi_modal_projector",),
+}
+"""What stands between encoder and language model, by model_type."""
+
+
 def check(model: Any, run: Callable[[], Any], counts: Sequence[MediaCount]) -> None:
     """Running takes as many operations as counts and config say, and gives as many features as there are placeholders."""
     made: list[torch.Tensor] = []
     flops = count_flops(model, lambda: made.append(run()))
-    assert len(made[0]) == sum(count.num_visual_tokens for count in counts) > 0
+    num_tokens = sum(count.num_visual_tokens for count in counts)
+    assert len(made[0]) == num_tokens > 0
     assert flops.total == predicted(model.config, counts) > 0
+    projector = flops.of(*PROJECTORS[model.config.model_type])
+    assert projector == num_tokens * terms(model.config)["per_visual_token"] > 0
 
 
 @functools.cache

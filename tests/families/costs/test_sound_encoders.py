@@ -98,6 +98,18 @@ FAMILIES: dict[str, tuple[Any, Any, int]] = {
 """Tiny models, how they are run, and of how many frames of features a sound is a multiple that leaves nothing half filled."""
 
 
+PHI4_SOUND = "model.embed_tokens_extend.audio_embed"
+IN_FRONT = {
+    "gemma4": ("model.audio_tower.subsample_conv_projection",),
+    "phi4": (
+        f"{PHI4_SOUND}.encoder.embed",
+        *(f"{PHI4_SOUND}.{way}_proj_for_speech" for way in ("up", "down")),
+    ),
+    "nemotron": ("audio_tower.subsampling",),
+}
+"""What counts by features: what stands in front of the layers, in Phi-4 what stands behind as well."""
+
+
 @pytest.mark.parametrize("times", [1, 3, 10])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_sounds_that_fill_their_frames_are_predicted_exactly(name: str, times: int) -> None:
@@ -106,6 +118,8 @@ def test_sounds_that_fill_their_frames_are_predicted_exactly(name: str, times: i
     count, fields = of_frames(family, times * multiple)
     flops, whatever_its_length = run(fields)
     assert flops.total - whatever_its_length == predicted(model.config, [count]) > 0
+    in_front = flops.of(*IN_FRONT[name])
+    assert in_front == count.work.num_sound_features * terms(model.config)["per_sound_feature"] > 0
 
 
 @pytest.mark.parametrize("num_features", [41, 100, 333, 991])
