@@ -119,6 +119,7 @@ def test_sounds_that_fill_their_frames_are_predicted_exactly(name: str, times: i
     flops, whatever_its_length = run(fields)
     assert flops.total - whatever_its_length == predicted(model.config, [count]) > 0
     in_front = flops.of(*IN_FRONT[name])
+    assert 0 < abs(whatever_its_length) < terms(model.config)["per_sound_frame"]
     assert in_front == count.work.num_sound_features * terms(model.config)["per_sound_feature"] > 0
 
 

@@ -1,7 +1,7 @@
 """The sound encoders of Gemma 4, Phi-4-multimodal and Nemotron-Omni: convolutions that halve frames, then conformer layers.
 
-A last frame of fewer features than the others counts as these do; what a sound costs whatever its length (keys of positions, the
-borders of convolutions) is left out: less than one frame's work in Phi-4, two in Nemotron, a dozen positions' keys in Gemma 4.
+A last frame of fewer features than the others, or a last block of fewer frames, counts as far as it is filled. What a sound
+costs whatever its length (keys of distances, the borders of convolutions) is left out: less than the work of one frame.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ KERNEL = 3 * 3
 
 
 def gemma4_sound(config: Any) -> dict[str, float]:
-    """Gemma 4: blocks of frames that see a fixed stretch around them, so that attention is linear in frames.
-
-    A last block of fewer frames counts as they are, and is computed whole.
-    """
+    """Gemma 4: blocks of frames that see a fixed stretch around them, so that attention is linear in frames."""
     if (sound := getattr(config, "audio_config", None)) is None:
         return {}
     hidden, depth, output = (number(sound, name) for name in ("hidden_size", "num_hidden_layers", "output_proj_dims"))
