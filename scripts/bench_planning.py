@@ -13,7 +13,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +25,8 @@ from vlmprep.planning.mixes import MIXES, Mix
 RANKS = (8, 64, 512)
 HEADER = "| mix | planner | packs | fill | visual tokens, 8 ranks | 64 | 512 | all tokens, 8 ranks | CPU seconds |"
 
+Reading: TypeAlias = Literal["shuffled", "shuffled, steps grouped", "in order"]
+
 
 def main() -> None:
     """Print one table of all mixes asked for."""
@@ -33,8 +35,8 @@ def main() -> None:
     print(HEADER)
     print("|" + " --- |" * HEADER.count(" | ") + " --- |")
     for name, mix in _mixes(arguments):
-        for planner, plan, is_shuffled in _planners(mix, arguments):
-            print(_row(name, planner, mix, plan, is_shuffled), flush=True)
+        for planner, plan, reading in _planners(mix, arguments):
+            print(_row(name, planner, mix, plan, reading), flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -66,8 +68,10 @@ def _samples(mix: Mix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return mix.lengths, mix.visual_tokens
 
 
-def _planners(mix: Mix, arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[], NDArray[np.int64]], bool]]:
-    """(name, a function that gives the pack of every sample, whether its packs are read in a shuffle)."""
+def _planners(
+    mix: Mix, arguments: argparse.Namespace
+) -> Iterator[tuple[str, Callable[[], NDArray[np.int64]], Reading]]:
+    """(name, a function that gives the pack of every sample, how its packs are read)."""
 
     def ours(**options: str | float) -> NDArray[np.int64]:
         plan = plan_packs(*_samples(mix), pack_size=mix.pack_size, seed=arguments.seed, **options)  # type: ignore[arg-type]
@@ -75,13 +79,18 @@ def _planners(mix: Mix, arguments: argparse.Namespace) -> Iterator[tuple[str, Ca
         pack_of[plan.samples] = np.repeat(np.arange(plan.num_packs), np.diff(plan.offsets))
         return pack_of
 
-    yield "vlmprep", lambda: ours(fill_weight=arguments.fill_weight), True
+    yield "vlmprep", lambda: ours(fill_weight=arguments.fill_weight), "shuffled"
+    yield "vlmprep, steps grouped", lambda: ours(fill_weight=arguments.fill_weight), "shuffled, steps grouped"
     if arguments.ours_only:
         return
-    yield "best-fit decreasing", lambda: ours(balance="none"), True
-    yield "least-filled heap, kept in order", lambda: _least_filled(mix), False
-    yield "least-filled heap, sorted by visual tokens", lambda: _sorted_by_visual_tokens(mix, _least_filled(mix)), False
-    yield "least-filled heap, shuffled", lambda: _least_filled(mix), True
+    yield "best-fit decreasing", lambda: ours(balance="none"), "shuffled"
+    yield "least-filled heap, kept in order", lambda: _least_filled(mix), "in order"
+    yield (
+        "least-filled heap, sorted by visual tokens",
+        lambda: _sorted_by_visual_tokens(mix, _least_filled(mix)),
+        "in order",
+    )
+    yield "least-filled heap, shuffled", lambda: _least_filled(mix), "shuffled"
 
 
 def _least_filled(mix: Mix) -> NDArray[np.int64]:
@@ -107,14 +116,19 @@ def _sorted_by_visual_tokens(mix: Mix, pack_of: NDArray[np.int64]) -> NDArray[np
     return place[pack_of]
 
 
-def _row(name: str, planner: str, mix: Mix, plan: Callable[[], NDArray[np.int64]], is_shuffled: bool) -> str:
+def _row(name: str, planner: str, mix: Mix, plan: Callable[[], NDArray[np.int64]], reading: Reading) -> str:
     started = time.process_time()
     pack_of = plan()
     seconds = time.process_time() - started
     visual = np.bincount(pack_of, weights=mix.visual_tokens)
     tokens = np.bincount(pack_of, weights=mix.lengths)
     assert tokens.max() <= mix.pack_size
-    ratio = straggler_ratio if is_shuffled else _straggler_ratio_in_order
+
+    def ratio(work: NDArray[Any], ranks: int) -> float:
+        if reading == "in order":
+            return _straggler_ratio_in_order(work, ranks)
+        return straggler_ratio(work, ranks, group_by=visual if reading == "shuffled, steps grouped" else None)
+
     cells = [name, planner, f"{len(tokens):,}", f"{tokens.sum() / mix.pack_size / len(tokens):.4f}"]
     cells += [f"{ratio(visual, ranks):.4f}" for ranks in RANKS]
     cells += [f"{ratio(tokens, RANKS[0]):.4f}", f"{seconds:.2f}"]
