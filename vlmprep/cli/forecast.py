@@ -19,7 +19,7 @@ GOOD, POOR = 1.02, 1.1
 """Straggler ratios up to which a number is green, and from which it is red."""
 PLACES = {
     "samples": "samples",
-    "alignment": "padding behind documents (--document-alignment)",
+    "alignment": "padding (--document-alignment)",
     "fake_images": "fake images",
     "packing_ratio": "kept free (--packing-ratio)",
     "slack": "left over",
@@ -142,7 +142,7 @@ def fill_weight_table(trials: Mapping[str, Any], fill_weight: float) -> Table:
         fill_weight: The plan's own.
     """
     drawn = trials["num_samples"] < trials["of_samples"]
-    of = f"{quantity(trials['num_samples'])} samples drawn from all" if drawn else "the same samples"
+    of = f"{quantity(trials['num_samples'])} samples drawn" if drawn else "the same samples"
     table = titled(
         "Fill against balance",
         f"what --fill-weight trades: plans of {of};\nstraggler ratio at {trials['ranks']} ranks, where any packs share a step",

@@ -116,7 +116,9 @@ def plan_parts(report: PlanReport, width: int) -> Iterator[RenderableType]:
     trials = numbers["trials"]
     yield plan_table(report.plan, summary)
     yield from in_pairs([places_table(numbers, 20), share_table(numbers)], width)
-    waiting: list[RenderableType] = [plan_stragglers(numbers["straggler_ratio"])]
+    waiting: list[RenderableType] = [
+        plan_stragglers(numbers["straggler_ratio"], has_work=numbers["cost_per_pack"]["max"] > 0)
+    ]
     if trials["fill_weights"]:
         waiting.append(fill_weight_table(trials, settings["fill_weight"]))
     yield from in_pairs(waiting, width)
@@ -126,13 +128,11 @@ def plan_parts(report: PlanReport, width: int) -> Iterator[RenderableType]:
     yield advice_part(numbers)
 
 
-def plan_stragglers(found: Mapping[str, Any]) -> Table:
-    """Straggler ratios of a plan."""
-    columns = {
-        UNBALANCED: found["unbalanced"],
-        SHUFFLED: found["shuffled"],
-        GROUPED: found["grouped"],
-    }
+def plan_stragglers(found: Mapping[str, Any], *, has_work: bool) -> Table:
+    """Straggler ratios of a plan; of all tokens, where there is no work to balance."""
+    if not has_work:
+        return straggler_table({SHUFFLED: found["tokens"]}, "tokens")
+    columns = {UNBALANCED: found["unbalanced"], SHUFFLED: found["shuffled"], GROUPED: found["grouped"]}
     return straggler_table(columns, found["what"], NOTE)
 
 
@@ -199,6 +199,6 @@ def extremes_table(title: str, by: str, packs: tuple[PackRow, ...], pack_size: i
             f"{pack.num_tokens / pack_size:.1%}",
             quantity(pack.num_visual_tokens),
             quantity(pack.num_samples),
-            f"{pack.cost:,.0f}",
+            f"{pack.cost:,.0f}" if pack.cost >= 1000 else f"{pack.cost:.4g}",
         )
     return table

@@ -20,7 +20,7 @@ from vlmprep.planning.merit import expected_straggler_ratio
 __all__ = ["Advice", "Measured", "advise"]
 
 GAIN = 0.005
-"""What is told has to be worth so much: in fill, in straggler ratio, or of all tokens."""
+"""What is told has to be worth so much: of an epoch's time, in straggler ratio, or of all tokens."""
 HEAVY = 1.03
 """A sample is heavy where it has more than so much of the mean pack's work."""
 
@@ -79,7 +79,7 @@ def _heavy_samples(layout: Layout, measured: Measured) -> Iterator[Advice]:
         code="heavy-samples",
         finding=f"{_samples(len(heavy))} over {HEAVY - 1:.0%} more {_work(layout)} than the mean pack. Were all other packs "
         f"equal, these alone would make the straggler ratio {forced:.3f} at {ranks} ranks",
-        remedy=f"read with Loader(group_by='cost'), the default: {grouped:.3f}",
+        remedy=f"with similar packs sharing a step, the default of the loader (group_by='cost'): {grouped:.3f}",
         numbers={"samples": len(heavy), "straggler_ratio": forced, "ranks": ranks, "straggler_ratio_grouped": grouped},
     )
 
@@ -99,9 +99,10 @@ def _other_settings(measured: Measured) -> Iterator[Advice]:
 
 
 def _is_better(trial: Trial, now: Trial) -> bool:
-    """Whether one of fill and balance gains enough and the other loses nothing that counts."""
-    fill, balance = trial.fill - now.fill, now.straggler_ratio - trial.straggler_ratio
-    return max(fill, balance) > GAIN and min(fill, balance) > -GAIN / 2
+    """Whether an epoch gets shorter by enough, as the planner predicts it; see `vlmprep.planning.merit`."""
+    for_places = 1 / now.fill - 1 / trial.fill
+    for_work = now.straggler_ratio - trial.straggler_ratio
+    return now.fill_weight * for_places + (1 - now.fill_weight) * for_work > GAIN
 
 
 def _trial_advice(code: str, finding: str, option: str, trial: Trial, trials: Trials) -> Advice:
@@ -111,7 +112,7 @@ def _trial_advice(code: str, finding: str, option: str, trial: Trial, trials: Tr
         code=code,
         finding=finding,
         remedy=f"with {option}: straggler ratio {trial.straggler_ratio:.3f} instead of {now.straggler_ratio:.3f} at "
-        f"{trials.ranks} ranks, fill {_instead(trial.fill, now.fill)}{of}",
+        f"{trials.ranks} ranks where any packs share a step, fill {_instead(trial.fill, now.fill)}{of}",
         numbers={
             "straggler_ratio": trial.straggler_ratio,
             "straggler_ratio_now": now.straggler_ratio,

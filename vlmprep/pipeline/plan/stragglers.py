@@ -53,7 +53,7 @@ def stragglers(layout: Layout) -> Stragglers:
         shuffled=shuffled,
         grouped=ratios_grouped(packs.pack_costs),
         grouped_packs=min(packs.num_packs, GROUPED_PACKS),
-        unbalanced=ratios_shuffled(unbalanced),
+        unbalanced={ranks: ratio for ranks, ratio in ratios_shuffled(unbalanced).items() if ranks in shuffled},
         unbalanced_samples=num_samples,
         visual_tokens=shuffled if is_visual else ratios_shuffled(packs.num_visual_tokens),
         tokens=ratios_shuffled(packs.num_tokens),

@@ -20,7 +20,7 @@ from vlmprep.planning.merit import RANKS, expected_straggler_ratio
 __all__ = ["Trial", "Trials", "judged_ranks", "run_trials"]
 
 FILL_WEIGHTS = (0.1, 0.3, 0.6, 0.9)
-TRIAL_SAMPLES, TRIAL_PACKS = 4096, 256
+TRIAL_SAMPLES, TRIAL_PACKS = 2048, 512
 """Samples that a trial has at least, and packs that they fill at least, where there are so many."""
 MOST_SAMPLES = 1 << 16
 
@@ -66,7 +66,7 @@ def judged_ranks(num_packs: int) -> int:
 def run_trials(layout: Layout) -> Trials:
     """Plan a draw with the plan's own settings and with others."""
     settings, candidates = layout.settings, layout.candidates
-    enough = math.ceil(TRIAL_PACKS * len(candidates.rows) / layout.packs.num_packs)
+    enough = math.ceil(TRIAL_PACKS * len(layout.plan.samples) / layout.packs.num_packs)
     some = drawn(candidates, min(max(TRIAL_SAMPLES, enough), MOST_SAMPLES), settings.seed)
     ranks = judged_ranks(layout.packs.num_packs)
 
