@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from tests.families.costs.flops import count_flops
 from tests.families.costs.predicted import predicted, terms
 from tests.families.processors import FamilyName, build_processor
 from tests.models import AnyFamily, tiny_model
+from tests.tiny_configs import qwen3_vision
 from vlmprep.families.qwen.omni import Qwen3Omni
 from vlmprep.families.qwen.vl import Qwen2VL, Qwen3VL, Qwen25VL
 from vlmprep.families.qwen.work import picture_work, sound_work
@@ -51,6 +54,25 @@ def test_vision_is_predicted_exactly(family: AnyFamily, grids: list[list[int]]) 
     mergers = [f"{visual}.{name}" for name in MERGERS.get(family, ("merger",))]
     assert flops.of(*mergers) == found["per_visual_token"] * work.num_encoder_patches / 4 > 0
     assert flops.of(visual, but=mergers) == layers > 0
+
+
+@pytest.mark.parametrize("name", ["Qwen3VLMoe", "Qwen3_5Moe"])
+def test_encoders_before_experts_are_predicted_exactly(name: str) -> None:
+    import transformers
+
+    vision = qwen3_vision(PATCH) | ({"deepstack_visual_indexes": [0, 1]} if name == "Qwen3VLMoe" else {})
+    config = getattr(transformers, f"{name}Config")(vision_config=vision)
+    encoder: Any = getattr(transformers, f"{name}VisionModel")._from_config(
+        config.vision_config, attn_implementation="eager"
+    )
+    grid = torch.tensor([[2, 6, 4]])
+    flops = count_flops(encoder, lambda: encoder(torch.randn(48, 3 * 2 * PATCH**2), grid_thw=grid))
+    work, found = picture_work(grid.numpy()), terms(config)
+    assert flops.total == (
+        found["per_patch"] * work.num_encoder_patches
+        + found["per_patch_pair"] * work.num_patch_pairs
+        + found["per_visual_token"] * work.num_encoder_patches / 4
+    )
 
 
 def test_windows_and_whole_frames_are_told_apart() -> None:
