@@ -88,14 +88,14 @@ def _other_settings(measured: Measured) -> Iterator[Advice]:
     trials = measured.trials
     now = trials.now
     if trials.balance is not None and _is_better(trials.balance, now):
-        yield _trial_advice("balance", "packs are not balanced", "--balance vt", trials.balance, trials)
+        yield _trial_advice("balance", "Packs are not balanced", "--balance vt", trials.balance, trials)
     if trials.pack_size is not None and _is_better(trials.pack_size, now):
         option = f"--pack-size {trials.pack_size.pack_size}"
-        yield _trial_advice("pack-size", "packs of twice the size even out more", option, trials.pack_size, trials)
+        yield _trial_advice("pack-size", "Packs of twice the size even out more", option, trials.pack_size, trials)
     for trial in trials.fill_weights:
         if _is_better(trial, now):
             option = f"--fill-weight {trial.fill_weight:g}"
-            yield _trial_advice("fill-weight", "fill and balance can be traded", option, trial, trials)
+            yield _trial_advice("fill-weight", "Fill and balance can be traded", option, trial, trials)
 
 
 def _is_better(trial: Trial, now: Trial) -> bool:
