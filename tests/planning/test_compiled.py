@@ -13,7 +13,7 @@ from vlmprep.planning.mixes import MIXES
 compile_ahead()
 with event.install_recorder("numba:compile") as compilations:
     for name in ("chat-8k", "tiles-4k", "text-8k"):
-        mix = MIXES[name](2000, 0)
+        mix = MIXES[name](3000, 0)
         for balance in ("none", "vt", "compute"):
             plan_packs(
                 mix.lengths,

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmprep.planning.exchange import MEAN_WEIGHT, exchange_descent
+from vlmprep.planning.exchange import exchange_descent
 from vlmprep.planning.problem import PackBounds, make_problem
+from vlmprep.planning.trades import MEAN_WEIGHT
 
 
 def descended(lengths, weights, pack_of, *, pack_size, num_sweeps=64, seed=0, **bounds):

@@ -10,12 +10,12 @@ taken, and a media sample that comes gets it back.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.planning.compiled import compiled, compiled_inner
+from vlmprep.planning.compiled import compiled, compiled_inner, in_proportion
 from vlmprep.planning.longest_first import longest_first
 from vlmprep.planning.problem import PackingProblem
 
@@ -23,6 +23,10 @@ __all__ = ["best_fit_decreasing"]
 
 _TRIES = 16
 """Packs looked at for one sample on a shelf, tightest first, where a further bound stands in the way."""
+
+# Shelves. numba compiles functions anew for every literal number that they are called with; these are none.
+_WITHOUT_MEDIA: Any = np.int64(0)
+_WITH_MEDIA: Any = np.int64(1)
 
 
 def best_fit_decreasing(problem: PackingProblem, pack_of: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
@@ -43,7 +47,7 @@ def best_fit_decreasing(problem: PackingProblem, pack_of: NDArray[np.int32] | No
         order = order[pack_of[order] < 0]
         pack_of = pack_of.copy()
     shelves, num_packs = _shelves(problem, pack_of)
-    _best_fit(
+    in_proportion(_best_fit, problem.num_samples)(
         order,
         pack_of,
         num_packs,
@@ -88,7 +92,7 @@ def _shelves(problem: PackingProblem, pack_of: NDArray[np.int32]) -> tuple[_Shel
         media = np.bincount(packs, weights=problem.visual_tokens[placed]) > 0
         free = problem.pack_size - np.bincount(packs, weights=problem.lengths[placed]).astype(np.int64)
         free -= np.where(media, 0, problem.fake_tokens)
-        _list_all(shelves, media.astype(np.int64), free)
+        in_proportion(_list_all, len(pack_of))(shelves, media.astype(np.int64), free)
     return shelves, num_packs
 
 
@@ -106,7 +110,7 @@ def _best_fit(
     shelves: _Shelves,
 ) -> None:
     for sample in order:
-        length, media = int(lengths[sample]), int(visual_tokens[sample] > 0)
+        length, media = int(np.int64(lengths[sample])), int(visual_tokens[sample] > 0)
         shelf, pack, before, free = _best(shelves, length, media, fake_tokens, demands, sample, limits)
         if pack < 0:
             pack, free = num_packs, pack_size - fake_tokens
@@ -132,8 +136,8 @@ def _best(
 ) -> tuple[int, int, int, int]:
     """The pack that the sample fills best: (shelf, pack or -1, the one before it in its list, the room it is listed at)."""
     relief = fake_tokens * media
-    pack, before, free = _tightest(shelves, 0, length - relief, demands, sample, limits)
-    other, other_before, other_free = _tightest(shelves, 1, length, demands, sample, limits)
+    pack, before, free = _tightest(shelves, _WITHOUT_MEDIA, length - relief, demands, sample, limits)
+    other, other_before, other_free = _tightest(shelves, _WITH_MEDIA, length, demands, sample, limits)
     if other >= 0 and (pack < 0 or other_free < free + relief):
         return 1, other, other_before, other_free
     return 0, pack, before, free

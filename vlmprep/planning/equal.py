@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.planning.best_fit import best_fit_decreasing
-from vlmprep.planning.exchange import MEAN_WEIGHT, exchange_descent
+from vlmprep.planning.exchange import exchange_descent
 from vlmprep.planning.longest_first import longest_to_emptiest
 from vlmprep.planning.merit import epoch_time
 from vlmprep.planning.problem import PackingProblem
 from vlmprep.planning.repair import repair, without_gaps
+from vlmprep.planning.trades import MEAN_WEIGHT
 from vlmprep.schema.keyed_order import keyed_order
 
 __all__ = ["equal_packs"]
@@ -98,11 +99,12 @@ def _equalized(
 ) -> NDArray[np.int32]:
     """Packs of equal work within all bounds, as many as asked for or as must be."""
     pack_of = longest_to_emptiest(problem, num_packs)
-    for sweeps in (num_sweeps, num_sweeps // 4):  # the second time for the packs that the first repair has opened
+    # The second time is for the packs that the first repair has opened.
+    for sweeps, indulgent in ((num_sweeps, num_sweeps // 6), (num_sweeps // 4, 0)):
         pack_of = without_gaps(pack_of)
         num_packs = int(pack_of.max()) + 1
         scale = MEAN_WEIGHT * num_packs / max(int(work.sum()), 1)
         weights = np.minimum(np.rint(work * scale), _GREATEST_WEIGHT).astype(np.int32)
-        pack_of = exchange_descent(problem, pack_of, weights, num_packs, sweeps, seed=seed)
+        pack_of = exchange_descent(problem, pack_of, weights, num_packs, sweeps, indulgent_sweeps=indulgent, seed=seed)
         pack_of = repair(problem, without_gaps(pack_of))
     return pack_of

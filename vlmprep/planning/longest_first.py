@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.planning.compiled import compiled
+from vlmprep.planning.compiled import compiled, in_proportion
 from vlmprep.planning.problem import PackingProblem
 
 __all__ = ["longest_first", "longest_to_emptiest"]
@@ -32,7 +32,9 @@ def longest_to_emptiest(problem: PackingProblem, num_packs: int) -> NDArray[np.i
     """
     heap = np.arange(num_packs, dtype=np.int32)  # packs, the emptiest at the root
     pack_of = np.empty(problem.num_samples, np.int32)
-    _spread(longest_first(problem), problem.lengths, heap, np.zeros(num_packs, np.int64), pack_of)
+    in_proportion(_spread, problem.num_samples)(
+        longest_first(problem), problem.lengths, heap, np.zeros(num_packs, np.int64), pack_of
+    )
     return pack_of
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.planning.compiled import compiled, compiled_inner
+from vlmprep.planning.compiled import compiled, compiled_inner, in_proportion
 from vlmprep.planning.problem import PackingProblem
 
 __all__ = ["spread_media"]
@@ -40,7 +40,7 @@ def spread_media(problem: PackingProblem, pack_of: NDArray[np.int32]) -> NDArray
     used = np.zeros((len(media), len(problem.limits)), np.int64)
     np.add.at(used, pack_of, problem.demands)
     free = problem.pack_size - np.bincount(pack_of, weights=problem.lengths).astype(np.int64)
-    _swap_all(
+    in_proportion(_swap_all, problem.num_samples)(
         needy,
         offers,
         problem.lengths[offers].astype(np.int64),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmprep.planning.best_fit import best_fit_decreasing
+from vlmprep.planning.compiled import FEW_SAMPLES
 from vlmprep.planning.equal import equal_packs
 from vlmprep.planning.media import spread_media
 from vlmprep.planning.plan import PackPlan
@@ -73,7 +74,8 @@ def plan_packs(
 
 def compile_ahead() -> None:
     """Compile the inner loops, so that the first plan of an installation does not wait for it; later processes load them."""
-    lengths, is_media = np.arange(1, 101), np.arange(100) % 9 == 0
+    number = np.arange(FEW_SAMPLES + 1)
+    lengths, is_media = 1 + number % 100, number % 9 == 0
     balances: tuple[Balance, ...] = ("none", "vt")
     for balance in balances:
         plan_packs(lengths, lengths * is_media, pack_size=128, balance=balance, images=is_media * 1, max_images=4)
