@@ -42,9 +42,13 @@ def forward(natural: NDArray[np.uint8], stored: NDArray[np.uint8]) -> None:
         natural: [patches, 3, height, width] uint8.
         stored: [height, 3, patches, width] uint8, C-ordered; overwritten.
     """
-    _to_planes(natural, stored)
-    stored[:, 0] -= stored[:, 1]
-    stored[:, 2] -= stored[:, 1]
+    planes = natural.transpose(2, 1, 0, 3)
+    if not planes.flags.c_contiguous:  # families lay patches out as a view of planes: then there is nothing to reorder
+        _to_planes(natural, stored)
+        planes = stored
+    np.subtract(planes[:, 0], planes[:, 1], out=stored[:, 0])
+    np.subtract(planes[:, 2], planes[:, 1], out=stored[:, 2])
+    stored[:, 1] = planes[:, 1]
     for row in range(len(stored) - 1, 0, -1):
         stored[row] -= stored[row - 1]
 
@@ -74,10 +78,6 @@ def inverse(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _to_planes(natural: NDArray[np.uint8], stored: NDArray[np.uint8]) -> None:
     """Copy [patches, channels, height, width] to [height, channels, patches, width], a patch's row as one item."""
-    planes = natural.transpose(2, 1, 0, 3)
-    if planes.flags.c_contiguous:  # a view of planes, as families lay them out: nothing to reorder
-        stored[...] = planes
-        return
     row = np.dtype((np.void, natural.shape[3]))
     source = np.ascontiguousarray(natural).view(row)[..., 0]
     target = stored.view(row)[..., 0]

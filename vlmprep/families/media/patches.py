@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -68,22 +70,66 @@ class PatchPlanes:
         return planes.transpose(2, 1, 0, 3)
 
 
-@numba.njit(cache=True, nogil=True)
 def _fill(
     image: NDArray[np.uint8], planes: NDArray[np.uint8], patch_size: int, merge_size: int, top: int, left: int
 ) -> None:
-    """Walk the image in the order that the planes are written; the patches of a group's row lie side by side in it."""
+    """Cut one frame into its planes, [patch_size, 3, ...] of them from `top` on, columns from `left` on."""
     height, width, _ = image.shape
     side = patch_size * merge_size
-    for row in range(patch_size):
-        at = left
-        for group_row in range(height // side):
-            for group_column in range(width // side):
-                for merge_row in range(merge_size):
-                    y = group_row * side + merge_row * patch_size + row
-                    first = group_column * side
-                    for x in range(first, first + side):
-                        planes[top + row, 0, at] = image[y, x, 0]
-                        planes[top + row, 1, at] = image[y, x, 1]
-                        planes[top + row, 2, at] = image[y, x, 2]
-                        at += 1
+    word = np.uint32 if side % 4 == 0 else np.uint8  # what is moved at a time; all starts are multiples of a side
+    line = np.empty(CHANNELS * width, dtype=np.uint8)
+    _fill_words(
+        np.ascontiguousarray(image).reshape(height, CHANNELS * width),
+        line,
+        line.view(word),
+        planes[top : top + patch_size].reshape(CHANNELS * patch_size, -1).view(word),
+        (patch_size, merge_size, left // word().itemsize),
+        (0,) * (side // word().itemsize),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_words(
+    image: NDArray[np.uint8],
+    line: NDArray[np.uint8],
+    line_words: NDArray[Any],
+    planes: NDArray[Any],
+    sizes: tuple[int, int, int],
+    group: tuple[int, ...],
+) -> None:
+    """Take each line of the image apart by channels, then move it, a group of patches at a time.
+
+    Args:
+        image: [height, width * 3].
+        line: [3 * width], overwritten.
+        line_words: The same memory in words.
+        planes: [patch row and channel, columns in words].
+        sizes: Patch size, merge size, and the first column in words.
+        group: As many entries as a group of patches is wide, in words: a length that the compiler knows.
+    """
+    patch_size, merge_size, left = sizes
+    words = len(line_words) // 3
+    group_words = len(group)
+    for y in range(len(image)):
+        _split_channels(image[y], line)
+        merged_line, row = divmod(y, patch_size)
+        group_row, merge_row = divmod(merged_line, merge_size)
+        for channel in range(3):
+            out = planes[3 * row + channel]
+            at = left + group_row * words * merge_size + merge_row * group_words
+            start = channel * words
+            for _ in range(words // group_words):
+                for word in range(len(group)):
+                    out[at + word] = line_words[start + word]
+                start += group_words
+                at += merge_size * group_words
+
+
+@numba.njit(cache=True, nogil=True)
+def _split_channels(pixels: NDArray[np.uint8], line: NDArray[np.uint8]) -> None:
+    """[width * 3] to [3 * width]; so plain that the compiler works on many pixels at once."""
+    width = len(line) // 3
+    for x in range(width):
+        line[x] = pixels[3 * x]
+        line[width + x] = pixels[3 * x + 1]
+        line[2 * width + x] = pixels[3 * x + 2]

@@ -43,7 +43,7 @@ def decode_png(data: bytes, torchvision_decode: Callable[[bytes], Any]) -> torch
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         image.verify()  # checksums, which decoding leaves out
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        levels = np.array(image.convert("RGB"))
+        levels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if exif := early_exif(data):
         sound = io.BytesIO()
         Image.fromarray(levels).save(sound, "PNG", exif=exif, compress_level=0)

@@ -89,7 +89,7 @@ class MropePositions:
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             if token_types[start]:
                 grid, interval = (next(images), 1) if token_types[start] == IMAGE else next(runs)
-                placed = self._in_picture(count, grid, 1, self._merge_size, interval).numpy()
+                placed = self._placed(count, grid, interval)
                 if placed.shape[1] != end - start:
                     raise ValueError(f"{end - start} placeholders in a row for a picture of {placed.shape[1]}")
                 positions[:, start:end] = placed
@@ -98,6 +98,18 @@ class MropePositions:
                 positions[:, start:end] = np.arange(count, count + end - start)
                 count += end - start
         return positions
+
+    def _placed(self, count: int, grid: NDArray[np.int64], interval: Any) -> NDArray[np.int64]:
+        """Positions [3, placeholders] in a picture that begins at `count`; those of a single step are written down here."""
+        steps, rows, columns = grid.tolist()
+        if steps > 1:
+            placed: NDArray[np.int64] = self._in_picture(count, grid, 1, self._merge_size, interval).numpy()
+            return placed
+        rows, columns = rows // self._merge_size, columns // self._merge_size
+        single = np.full((3, rows, columns), count, dtype=np.int64)
+        single[1] += np.arange(rows)[:, None]
+        single[2] += np.arange(columns)
+        return single.reshape(3, -1)
 
     def _clip_runs(
         self, tensors: Mapping[str, NDArray[Any]], *, whole_clips: bool
