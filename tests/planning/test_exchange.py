@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmprep.planning.exchange import exchange_descent
+from vlmprep.planning.exchange import Effort, exchange_descent
 from vlmprep.planning.problem import PackBounds, make_problem
 from vlmprep.planning.trades import MEAN_WEIGHT
 
@@ -17,7 +17,8 @@ def descended(lengths, weights, pack_of, *, pack_size, num_sweeps=64, seed=0, **
     problem = make_problem(lengths, weights, PackBounds(pack_size=pack_size, **bounds))
     num_packs = int(max(pack_of)) + 1
     scaled = np.rint(np.array(weights) * (MEAN_WEIGHT * num_packs / max(sum(weights), 1))).astype(np.int32)
-    return exchange_descent(problem, np.array(pack_of, np.int32), scaled, num_packs, num_sweeps, seed=seed)
+    effort = Effort(num_sweeps=num_sweeps, indulgent_sweeps=num_sweeps // 4, num_meetings=10**6)
+    return exchange_descent(problem, np.array(pack_of, np.int32), scaled, num_packs, effort, seed=seed)
 
 
 @settings(deadline=None)

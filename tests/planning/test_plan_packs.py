@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -207,3 +211,119 @@ def test_what_cannot_be_planned_is_refused_with_the_number(changes, message):
     arguments = {"lengths": [4, 5, 6], "visual_tokens": [0, 2, 3], "pack_size": 64} | changes
     with pytest.raises(ValueError, match=message):
         plan_packs(arguments.pop("lengths"), arguments.pop("visual_tokens"), **arguments)
+
+
+@relaxed
+@given(samples(min_size=1), st.sampled_from(BALANCES), st.randoms(use_true_random=False))
+def test_the_order_of_equal_samples_changes_only_their_numbers(drawn, balance, random):
+    lengths, visual, _ = drawn
+    order = np.lexsort((visual, lengths))
+    blocks = np.split(order, np.flatnonzero(np.diff(lengths[order]) | np.diff(visual[order])) + 1)
+    renamed = np.arange(len(lengths))
+    for block in blocks:
+        renamed[block] = random.sample(block.tolist(), len(block))
+    costs = lengths + 0.5 * visual
+    first, second = (
+        plan_packs(lengths[each], visual[each], pack_size=PACK_SIZE, balance=balance, costs=costs[each])
+        for each in (np.arange(len(lengths)), renamed)
+    )
+    assert first.samples.tobytes() == second.samples.tobytes()
+    assert first.offsets.tobytes() == second.offsets.tobytes()
+
+
+@relaxed
+@given(samples(min_size=2), st.randoms(use_true_random=False))
+def test_the_fewest_packs_do_not_depend_on_the_order_of_the_samples(drawn, random):
+    lengths, visual, _ = drawn
+    order = np.array(random.sample(range(len(lengths)), len(lengths)))
+    first, second = (
+        plan_packs(lengths[each], visual[each], pack_size=PACK_SIZE, balance="none")
+        for each in (np.arange(len(lengths)), order)
+    )
+    assert sorted(first.pack_tokens.tolist()) == sorted(second.pack_tokens.tolist())
+
+
+PROGRAM = """
+import hashlib
+from vlmprep.planning import plan_packs
+from vlmprep.planning.mixes import MIXES
+for name in ("chat-8k", "tiles-4k"):
+    mix = MIXES[name](4000, 1)
+    for balance in ("none", "vt", "compute"):
+        costs = mix.lengths + 2.0 * mix.visual_tokens
+        plan = plan_packs(mix.lengths, mix.visual_tokens, pack_size=mix.pack_size, balance=balance, seed=7, costs=costs)
+        print(hashlib.sha256(plan.samples.tobytes() + plan.offsets.tobytes()).hexdigest())
+"""
+
+
+def test_processes_threads_and_processors_give_the_same_plan(tmp_path):
+    settings = (
+        {"PYTHONHASHSEED": "1", "NUMBA_NUM_THREADS": "1"},
+        {"PYTHONHASHSEED": "2", "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"},
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=os.environ | each, capture_output=True, text=True, check=True
+        ).stdout
+        for each in settings
+    ]
+    assert len(set(printed)) == 1
+    assert len(set(printed[0].split())) == 6
+
+
+def test_one_giant_of_visual_tokens_leaves_the_others_equal():
+    lengths, visual = np.full(801, 16), np.full(801, 4)
+    lengths[400], visual[400] = 64, 64
+    plan = plan_packs(lengths, visual, pack_size=64)
+    assert plan.num_packs == 201
+    assert sorted(np.unique(plan.pack_visual_tokens)) == [16, 64]
+
+
+def test_samples_that_are_each_at_a_bound_stand_alone():
+    plan = plan_packs([8] * 30, [4] * 30, pack_size=64, images=[4] * 30, max_images=4)
+    assert [pack.size for pack in plan.bins] == [1] * 30
+    with_text = plan_packs([8] * 60, [4, 0] * 30, pack_size=64, images=[4, 0] * 30, max_images=4)
+    assert with_text.num_packs == 30
+    assert np.ptp(with_text.pack_visual_tokens) == 0
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_without_any_media_every_pack_keeps_room_for_its_fake_image(balance):
+    plan = plan_packs([16] * 40, [0] * 40, pack_size=64, balance=balance, fake_tokens=5, costs=[1.0] * 40)
+    assert plan.needs_fake.all()
+    assert plan.num_packs == 14  # three to a pack: four leave no room
+    assert plan.pack_tokens.max() == 48
+
+
+def test_samples_that_are_all_too_long_are_counted():
+    with pytest.raises(ValueError, match=r"lengths\[0\] is 65, .*\(and 9 more samples\)"):
+        plan_packs([65] * 10, [0] * 10, pack_size=64)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+def test_a_few_samples_reach_the_best_of_all_plans(number):
+    random = np.random.default_rng(number)
+    for _ in range(20):
+        visual = random.integers(1, 30, number)
+        lengths = visual + random.integers(1, 30, number)
+        plan = plan_packs(lengths, visual, pack_size=64, fill_weight=1.0)
+        assert plan.num_packs == _fewest_packs(lengths.tolist(), 64)
+
+
+def _fewest_packs(lengths, pack_size):
+    """Over all ways to put every sample into a pack that is there, or into a new one."""
+    if not lengths:
+        return 0
+
+    def fewest(index, packs):
+        if index == len(lengths):
+            return len(packs)
+        length = lengths[index]
+        ways = [fewest(index + 1, [*packs, length])]
+        for pack, tokens in enumerate(packs):
+            if tokens + length <= pack_size:
+                ways.append(fewest(index + 1, [*packs[:pack], tokens + length, *packs[pack + 1 :]]))
+        return min(ways)
+
+    return fewest(0, [])

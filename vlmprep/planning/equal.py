@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.planning.best_fit import best_fit_decreasing
-from vlmprep.planning.exchange import exchange_descent
+from vlmprep.planning.exchange import Effort, exchange_descent
 from vlmprep.planning.longest_first import longest_to_emptiest
 from vlmprep.planning.merit import epoch_time
 from vlmprep.planning.problem import PackingProblem
@@ -35,8 +35,8 @@ _TRIAL_SAMPLES, _TRIAL_PACKS, _TRIAL_SHARE = 8192, 512, 64
 """How many samples a trial has at least, how many packs they fill at least, and what part of all samples they are."""
 _PROGRESS = 0.0003
 """By how much more packs must be better: trials scatter, and fewer packs are a gain that is certain."""
-_MEETINGS = 2_000_000
-"""Pairs of packs that a small plan is worth."""
+_MEETINGS, _MEETINGS_PER_SAMPLE = 2_000_000, 5
+"""Meetings of two packs that a small plan is worth, and a sample of a great one."""
 _FEWEST_SWEEPS, _MOST_SWEEPS = 80, 192
 _GREATEST_WEIGHT = 64 * MEAN_WEIGHT
 """More than that needs no telling apart: such a sample's pack is the heaviest anyway."""
@@ -56,16 +56,16 @@ def equal_packs(problem: PackingProblem, work: NDArray[np.int64], fill_weight: f
     """
     unbalanced = best_fit_decreasing(problem)
     time_unbalanced = _time(problem, work, unbalanced, fill_weight)
-    num_sweeps = int(min(max(_MEETINGS / problem.fewest_packs, _FEWEST_SWEEPS), _MOST_SWEEPS))
+    effort = _effort(problem)
     num_samples = problem.num_samples
     enough = max(
         _TRIAL_SAMPLES, num_samples // _TRIAL_SHARE, math.ceil(_TRIAL_PACKS * num_samples / problem.fewest_packs)
     )
     trial = np.sort(keyed_order(num_samples, seed)[:enough])
-    spare, time = _best_spare(problem.select(trial), work[trial], fill_weight, num_sweeps, seed)
+    spare, time = _best_spare(problem.select(trial), work[trial], fill_weight, effort, seed)
     if time_unbalanced <= time:
         return unbalanced
-    equal = _equalized(problem, work, _num_packs(problem, spare), num_sweeps, seed)
+    equal = _equalized(problem, work, _num_packs(problem, spare), effort, seed)
     return equal if _time(problem, work, equal, fill_weight) < time_unbalanced else unbalanced
 
 
@@ -74,7 +74,7 @@ def _time(problem: PackingProblem, work: NDArray[np.int64], pack_of: NDArray[np.
 
 
 def _best_spare(
-    problem: PackingProblem, work: NDArray[np.int64], fill_weight: float, num_sweeps: int, seed: int
+    problem: PackingProblem, work: NDArray[np.int64], fill_weight: float, effort: Effort, seed: int
 ) -> tuple[float, float]:
     """The share of packs beyond the fewest that makes the best packs, and the predicted time of an epoch with them."""
     best_spare, best_time, failures = 0.0, np.inf, 0
@@ -83,7 +83,7 @@ def _best_spare(
         if hopeless or failures * fill_weight >= _PATIENCE:
             break
         num_packs = _num_packs(problem, spare)
-        time = _time(problem, work, _equalized(problem, work, num_packs, num_sweeps, seed), fill_weight)
+        time = _time(problem, work, _equalized(problem, work, num_packs, effort, seed), fill_weight)
         failures += 1
         if time < best_time - _PROGRESS:
             best_spare, best_time, failures = num_packs / problem.fewest_packs - 1, time, 0
@@ -94,17 +94,24 @@ def _num_packs(problem: PackingProblem, spare: float) -> int:
     return max(round(problem.fewest_packs * (1 + spare)), math.ceil(problem.fewest_packs))
 
 
+def _effort(problem: PackingProblem) -> Effort:
+    num_sweeps = int(min(max(_MEETINGS / problem.fewest_packs, _FEWEST_SWEEPS), _MOST_SWEEPS))
+    meetings = max(_MEETINGS, _MEETINGS_PER_SAMPLE * problem.num_samples)
+    return Effort(num_sweeps=num_sweeps, indulgent_sweeps=num_sweeps // 6, num_meetings=meetings)
+
+
 def _equalized(
-    problem: PackingProblem, work: NDArray[np.int64], num_packs: int, num_sweeps: int, seed: int
+    problem: PackingProblem, work: NDArray[np.int64], num_packs: int, effort: Effort, seed: int
 ) -> NDArray[np.int32]:
     """Packs of equal work within all bounds, as many as asked for or as must be."""
     pack_of = longest_to_emptiest(problem, num_packs)
     # The second time is for the packs that the first repair has opened.
-    for sweeps, indulgent in ((num_sweeps, num_sweeps // 6), (num_sweeps // 4, 0)):
+    again = Effort(num_sweeps=effort.num_sweeps // 4, indulgent_sweeps=0, num_meetings=effort.num_meetings // 5)
+    for each in (effort, again):
         pack_of = without_gaps(pack_of)
         num_packs = int(pack_of.max()) + 1
         scale = MEAN_WEIGHT * num_packs / max(int(work.sum()), 1)
         weights = np.minimum(np.rint(work * scale), _GREATEST_WEIGHT).astype(np.int32)
-        pack_of = exchange_descent(problem, pack_of, weights, num_packs, sweeps, indulgent_sweeps=indulgent, seed=seed)
+        pack_of = exchange_descent(problem, pack_of, weights, num_packs, each, seed=seed)
         pack_of = repair(problem, without_gaps(pack_of))
     return pack_of

@@ -13,6 +13,8 @@ asked more and more rarely, the don't-look bits of local search for the travelli
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ from vlmprep.planning.pack_table import lay_out, read_off
 from vlmprep.planning.problem import PackingProblem
 from vlmprep.planning.trades import MEAN_WEIGHT, MOST_CHOICES, sweep_once
 
-__all__ = ["exchange_descent"]
+__all__ = ["Effort", "exchange_descent"]
 
 _PRICE = 128 * MEAN_WEIGHT
 """What it costs to be over a bound by all of it."""
@@ -30,14 +32,25 @@ _STREAM = 0x9E3779B97F4A7C15
 """Odd, so that every sweep of every seed draws its partners anew."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """When a descent ends."""
+
+    num_sweeps: int
+    """How often every pack that needs it may ask for an exchange."""
+    indulgent_sweeps: int
+    """In how many of them, the first ones, an exchange may be worse than none."""
+    num_meetings: int
+    """Meetings of two packs after which no sweep begins."""
+
+
 def exchange_descent(
     problem: PackingProblem,
     pack_of: NDArray[np.int32],
     weights: NDArray[np.int32],
     num_packs: int,
-    num_sweeps: int,
+    effort: Effort,
     *,
-    indulgent_sweeps: int = 0,
     seed: int,
 ) -> NDArray[np.int32]:
     """Make packs equal in weight and bring them within the bounds.
@@ -47,8 +60,7 @@ def exchange_descent(
         pack_of: [n] int32, the pack of every sample to start from; not changed.
         weights: [n] int32, what is to be equal, in a unit in which `MEAN_WEIGHT` is the mean of a pack.
         num_packs: Packs, also those that are still empty.
-        num_sweeps: How often every pack that needs it may ask for an exchange.
-        indulgent_sweeps: In how many of them an exchange may be worse than none.
+        effort: When it ends, if packs are not equal before.
         seed: Of the partners drawn.
 
     Returns:
@@ -59,11 +71,13 @@ def exchange_descent(
     bounds = _priced_bounds(problem)
     choices = np.zeros((2 * demands.shape[1] + 1, MOST_CHOICES), np.int32)
     sleep, sides = np.zeros((num_packs, 2), np.int32), np.zeros(num_packs, np.int32)
-    for sweep in range(num_sweeps):
-        indulgence = _INDULGENCE * max(indulgent_sweeps - sweep, 0) // max(indulgent_sweeps, 1)
+    meetings = 0
+    for sweep in range(effort.num_sweeps):
+        indulgence = _INDULGENCE * max(effort.indulgent_sweeps - sweep, 0) // max(effort.indulgent_sweeps, 1)
         stream = np.uint64((seed * _STREAM + (sweep << 32)) & (1 << 64) - 1)
         asked = sweep_once(table.packs, table.items, bounds, choices, sleep, sides, sweep, indulgence, stream)
-        if not asked and not (sleep[:, 0] > sweep).any():
+        meetings += asked
+        if meetings >= effort.num_meetings or (not asked and not (sleep[:, 0] > sweep).any()):
             break
     return read_off(table, len(pack_of))
 

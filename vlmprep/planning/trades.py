@@ -18,7 +18,7 @@ __all__ = ["MEAN_WEIGHT", "MOST_CHOICES", "sweep_once"]
 
 MEAN_WEIGHT = 1 << 18
 """What a pack of mean weight weighs in here."""
-MOST_CHOICES = 48
+MOST_CHOICES = 40
 """Choices of none, one or two of `_WINDOW` samples, rounded up to `_LANES`."""
 
 _TOLERANCE = MEAN_WEIGHT // 250
@@ -29,7 +29,7 @@ _NEVER = 0x7FFFFFFF
 """A cost above all others."""
 _WINDOW = 8
 """Samples of a pack that one exchange looks at; a pack with more shows a random stretch of them."""
-_LANES = 16
+_LANES = 8
 """Lists of choices are padded to a multiple of this, so that vector loops have no remainder."""
 _LONGEST_SLEEP = 20
 """As a power of two of sweeps."""
