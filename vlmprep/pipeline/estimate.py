@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, REFUSED
 from vlmprep.schema.progress import Progress
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.media import own_the_pixel_limit
-from vlmprep.sources.rows import Chunk, rows_of, scan_chunks
+from vlmprep.sources.row_files import OpenFiles, groups_of, open_rows
+from vlmprep.sources.rows import Chunk
 from vlmprep.sources.spec import SourceSpec, find_sources
 
 __all__ = ["estimate"]
@@ -115,6 +116,7 @@ class ChunkCounter:
         self._settings = job.settings
         self._frozen = job.frozen
         self._media = job.settings.media_reader()
+        self._files = OpenFiles()
 
     def __call__(self, unit: ChunkUnit) -> int:
         """Count a chunk unless its counts are there and still true; return its number of rows."""
@@ -128,8 +130,7 @@ class ChunkCounter:
 
     def _records(self, unit: ChunkUnit, rows: RowReader) -> Iterator[dict[str, Any]]:
         family = load_family(self._settings.family)
-        raws = rows_of(unit.spec.path, unit.chunk)
-        while group := list(itertools.islice(raws, ROWS_AT_ONCE)):
+        for group in groups_of(self._files[unit.spec.path].rows(unit.chunk), ROWS_AT_ONCE):
             yield from count_rows(
                 unit.spec.name,
                 group,
@@ -144,9 +145,8 @@ class ChunkCounter:
         if chunk_signature(unit.path) != unit.counted_from:
             return False
         known = pq.read_table(unit.path, columns=["media_state"])["media_state"].to_pylist()
-        return bool(
-            known == [self._media_state(rows, raw.row, raw.data) for raw in rows_of(unit.spec.path, unit.chunk)]
-        )
+        raws = self._files[unit.spec.path].rows(unit.chunk)
+        return bool(known == [self._media_state(rows, raw.row, raw.data) for raw in raws])
 
     def _media_state(self, rows: RowReader, row: int, data: bytes) -> int:
         try:
@@ -211,8 +211,9 @@ def estimate(
         num_rows = sum(unit.chunk.num_rows for unit in units)
         progress.start("Counting", num_rows, "rows")
         counting = engine if num_rows > WORTH_WORKERS_ROWS else LocalEngine(0)
-        for done in counting.run(EstimateJob(settings=settings, frozen=frozen), units):
-            progress.advance(done)
+        with closing(counting.run(EstimateJob(settings=settings, frozen=frozen), units)) as counted:
+            for done in counted:
+                progress.advance(done)
         progress.finish()
         sources = _sources(specs, units)
         if frozen:
@@ -272,7 +273,7 @@ def _ledger_settings(settings: CountSettings) -> dict[str, Any]:
 def _units(specs: Sequence[SourceSpec], out: Path, progress: Progress) -> Iterator[ChunkUnit]:
     for spec in specs:
         found = False
-        for chunk in scan_chunks(spec.path):
+        for chunk in open_rows(spec.path).chunks():
             found = True
             yield ChunkUnit(spec=spec, chunk=chunk, path=chunk_path(out, spec.name, chunk.number))
         if not found:

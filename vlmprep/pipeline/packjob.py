@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import xxhash
 
@@ -22,7 +22,7 @@ from vlmprep.shardformat.packinfo import FakeImage, MediumInfo, PackInfo, Sample
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal, write_receipt
 from vlmprep.shards.writer import ShardWriter
 from vlmprep.sources.media import own_the_pixel_limit
-from vlmprep.sources.rows import read_row
+from vlmprep.sources.row_files import OpenFiles
 from vlmprep.sources.spec import SourceSpec
 
 __all__ = ["PackJob", "SampleLocator", "ShardUnit"]
@@ -104,7 +104,7 @@ class ShardMaker:
         self._family = load_family(job.counts.family)
         self._media = job.counts.media_reader()
         self._rows = [row_reader(spec, job.counts) for spec in job.specs]
-        self._files: dict[int, IO[bytes]] = {}
+        self._files = OpenFiles()
         self._fake = build_fake_document(self._family)
         self._white = self._family.fake_image()[2]
 
@@ -183,14 +183,12 @@ class ShardMaker:
 
     def _read(self, locator: SampleLocator) -> bytes:
         path = self._job.specs[locator.source].path
-        if locator.source not in self._files:
-            try:
-                self._files[locator.source] = open(path, "rb")  # noqa: SIM115 - one for all shards of this worker
-            except OSError as error:
-                raise StopRun(
-                    f"{path} cannot be read: {error.strerror or error}", "Bring it back and run the same command again."
-                ) from error
-        data = read_row(self._files[locator.source], locator.row_offset, locator.row_bytes)
+        try:
+            data = self._files[path].read(locator.row_offset, locator.row_bytes)
+        except OSError as error:
+            raise StopRun(
+                f"{path} cannot be read: {error.strerror or error}", "Bring it back and run the same command again."
+            ) from error
         if xxhash.xxh3_64_intdigest(data) != locator.row_xxh3:
             raise StopRun(
                 f"{path}, row {locator.row}: not the row that was counted",

@@ -11,6 +11,9 @@ from vlmprep.schema.packset import receipt_name, shard_name
 
 __all__ = ["PackRecord", "Receipt", "Refusal", "parse_receipt", "read_receipt", "write_receipt"]
 
+OFFSET_BYTES = 8
+"""Of a number in the index for Megatron-Energon."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackRecord:
@@ -59,16 +62,16 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
 
 
 def read_receipt(root: Path, shard: int, job: str) -> Receipt | None:
-    """The receipt of a shard that this job committed and that still lies there in full length; else None."""
+    """The receipt of a shard that this job committed and that still lies there, with its index, in full length; else None."""
     try:
         receipt = parse_receipt(read_json(root / receipt_name(shard)))
     except (ValueError, KeyError, TypeError):  # none, or none of ours: the shard is written again
         return None
     if receipt.job != job or receipt.shard != shard:
         return None
-    path = root / shard_name(shard)
-    index = path.with_name(path.name + ".idx")
-    if not index.is_file() or not path.is_file() or path.stat().st_size != receipt.size:
+    shard_file = shard_name(shard)
+    sizes = {shard_file: receipt.size, f"{shard_file}.idx": OFFSET_BYTES * (len(receipt.packs) + 1)}
+    if any(not (root / name).is_file() or (root / name).stat().st_size != size for name, size in sizes.items()):
         return None
     return receipt
 

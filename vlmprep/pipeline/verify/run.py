@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,9 +130,10 @@ def _check_shards(
     job = VerifyJob(root=root, rules=rules_of(manifest))
     findings: dict[int, ShardFindings] = {}
     progress.start("Verifying", manifest.num_packs, "packs")
-    for found in engine.run(job, _units(manifest, index, account)):
-        findings[found.shard] = found
-        progress.advance(found.num_packs)
+    with closing(engine.run(job, _units(manifest, index, account))) as results:
+        for found in results:
+            findings[found.shard] = found
+            progress.advance(found.num_packs)
     progress.finish()
     return [findings[shard] for shard in sorted(findings)]
 
