@@ -18,8 +18,9 @@ import vlmprep
 from vlmprep.counting.ledger import Ledger
 from vlmprep.families.loading import load_family
 from vlmprep.pipeline.accounts import write_accounts
-from vlmprep.pipeline.fakes import FAKE_COLUMNS, gets_fake_image, with_fakes
-from vlmprep.pipeline.packjob import PackJob, SampleLocator, ShardUnit
+from vlmprep.pipeline.documents import LOCATOR_COLUMNS, locator_of
+from vlmprep.pipeline.fakes import gets_fake_image, with_fakes
+from vlmprep.pipeline.packjob import PackJob, ShardUnit
 from vlmprep.pipeline.plan.budget import num_refused
 from vlmprep.pipeline.plan.file import Plan
 from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
@@ -39,7 +40,6 @@ __all__ = ["pack", "packing_began", "source_specs"]
 SETTINGS_FILE = "settings.json"
 TOKEN_BYTES = 27
 """Bytes of a token in a pack's tensors: ids 4, labels 4, mask 2 to 4, positions up to 12, type 1, and room."""
-LOCATOR_COLUMNS = ("source", "row", "row_offset", "row_bytes", "row_xxh3", "num_tokens", "stored_bytes", *FAKE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ def _write_shards(
     job: PackJob, ledger: Ledger, plan: Plan, engine: Engine, progress: Progress, max_refused: float
 ) -> int:
     """How many shards there are; only those without a receipt are written."""
-    table = ledger.read(LOCATOR_COLUMNS)
+    table = ledger.read((*LOCATOR_COLUMNS, "stored_bytes"))
     table = with_fakes(table, gets_fake_image(table, job.fake_image), ledger)
     ranges = list(_shard_ranges(plan, table, job))
     missing: list[ShardRange] = []
@@ -202,7 +202,7 @@ def _unit(shards: ShardRange, plan: Plan, table: pa.Table, job: PackJob) -> Shar
     packs = []
     for pack_id in range(shards.first_pack, shards.end_pack):
         size = int(plan.offsets[pack_id + 1] - plan.offsets[pack_id])
-        packs.append(tuple(_locator(*next(rows), names) for _ in range(size)))
+        packs.append(tuple(locator_of(*next(rows), names) for _ in range(size)))
     return ShardUnit(shard=shards.shard, first_pack=shards.first_pack, packs=tuple(packs))
 
 
@@ -213,22 +213,6 @@ def kept_tokens(plan: Plan, samples: NDArray[np.int64]) -> list[int | None]:
     is_cut = np.append(cut, -1)[at] == samples
     kept = np.append(num_tokens, 0)[at]
     return [number if found else None for number, found in zip(kept.tolist(), is_cut.tolist(), strict=True)]
-
-
-def _locator(
-    sample: int, cost: float, keep_tokens: int | None, row: dict[str, Any], sources: dict[str, int]
-) -> SampleLocator:
-    return SampleLocator(
-        sample=sample,
-        source=sources[row["source"]],
-        row=row["row"],
-        row_offset=row["row_offset"],
-        row_bytes=row["row_bytes"],
-        row_xxh3=row["row_xxh3"],
-        num_tokens=row["num_tokens"],
-        keep_tokens=keep_tokens,
-        cost=cost,
-    )
 
 
 def _receipts(job: PackJob, num_shards: int) -> Iterator[Receipt]:

@@ -7,50 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import xxhash
-
-from vlmprep.families.loading import load_family
-from vlmprep.packing.document import Document, build_document, build_fake_document
+from vlmprep.packing.document import Document, build_fake_document
 from vlmprep.packing.pack import Pack, assemble_pack
-from vlmprep.pipeline.estimate import row_reader
+from vlmprep.pipeline.documents import BuiltDocument, DocumentMaker, SampleLocator
 from vlmprep.pipeline.settings import CountSettings, PackSettings
-from vlmprep.schema.errors import RefuseSample, StopRun
-from vlmprep.schema.fake_image import has_pictures
+from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.packset import shard_name
 from vlmprep.shardformat.pack import encode_pack
 from vlmprep.shardformat.packinfo import FakeImage, MediumInfo, PackInfo, SampleRef
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal, write_receipt
 from vlmprep.shards.writer import ShardWriter
 from vlmprep.sources.media import own_the_pixel_limit
-from vlmprep.sources.row_files import OpenFiles
 from vlmprep.sources.spec import SourceSpec
 
-__all__ = ["PackJob", "SampleLocator", "ShardUnit"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleLocator:
-    """Where a planned sample is read from, and what was counted there."""
-
-    sample: int
-    """Its number in the ledger."""
-    source: int
-    """Which of the job's sources."""
-    row: int
-    row_offset: int
-    row_bytes: int
-    row_xxh3: int
-    num_tokens: int
-    """Before the shift; with the fake image, where it gets one."""
-    keep_tokens: int | None
-    """How many of them are kept; None: all."""
-    cost: float
-    """As planned."""
-
-    @property
-    def num_cut_tokens(self) -> int:
-        """How many of its last tokens are cut off."""
-        return 0 if self.keep_tokens is None else self.num_tokens - self.keep_tokens
+__all__ = ["PackJob", "ShardUnit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +31,6 @@ class ShardUnit:
     first_pack: int
     packs: tuple[tuple[SampleLocator, ...], ...]
     """The samples of each pack."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BuiltDocument:
-    """A planned sample that made a document."""
-
-    document: Document
-    reference: SampleRef
-    cost: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +62,9 @@ class ShardMaker:
 
     def __init__(self, job: PackJob) -> None:
         self._job = job
-        self._family = load_family(job.counts.family)
-        self._media = job.counts.media_reader()
-        self._rows = [row_reader(spec, job.counts) for spec in job.specs]
-        self._files = OpenFiles()
-        self._fake = build_fake_document(self._family)
-        self._white = self._family.fake_image()[2]
+        self._build = DocumentMaker(job.specs, job.counts, job.fake_image)
+        self._fake = build_fake_document(self._build.family)
+        self._white = self._build.white
 
     def __call__(self, unit: ShardUnit) -> Receipt:
         """Write, commit and receipt one shard."""
@@ -160,41 +118,9 @@ class ShardMaker:
     def _documents(self, locators: tuple[SampleLocator, ...], refused: list[Refusal]) -> Iterator[BuiltDocument]:
         for locator in locators:
             try:
-                sample = self._rows[locator.source].sample(locator.row, self._read(locator))
-                gets_fake = self._job.fake_image == "sample" and not has_pictures(sample)
-                document = build_document(
-                    sample,
-                    family=self._family,
-                    media=self._media,
-                    num_tokens=locator.num_tokens,
-                    white=self._white if gets_fake else None,
-                    keep_tokens=locator.keep_tokens,
-                )
+                yield self._build(locator)
             except RefuseSample as refusal:
                 refused.append(Refusal(sample=locator.sample, code=refusal.code, reason=refusal.reason))
-                continue
-            reference = SampleRef(
-                source=sample.source,
-                row=sample.row,
-                sample_id=sample.sample_id,
-                num_cut_tokens=locator.num_cut_tokens,
-            )
-            yield BuiltDocument(document=document, reference=reference, cost=locator.cost)
-
-    def _read(self, locator: SampleLocator) -> bytes:
-        path = self._job.specs[locator.source].path
-        try:
-            data = self._files[path].read(locator.row_offset, locator.row_bytes)
-        except OSError as error:
-            raise StopRun(
-                f"{path} cannot be read: {error.strerror or error}", "Bring it back and run the same command again."
-            ) from error
-        if xxhash.xxh3_64_intdigest(data) != locator.row_xxh3:
-            raise StopRun(
-                f"{path}, row {locator.row}: not the row that was counted",
-                "Run `vlmprep estimate` again, then plan and pack.",
-            )
-        return data
 
     def _fake_for(self, documents: list[Document]) -> Document | None:
         """The fake image, for a pack without pictures; also for one whose samples were all refused: it must hold something."""
