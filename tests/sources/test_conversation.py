@@ -302,7 +302,7 @@ def test_a_medium_that_is_no_path_is_refused(part):
     assert refusal(message([part])).code == "bad-media-path"
 
 
-@pytest.mark.parametrize("value", [[None], [5], [{"path": "a"}], [["a"]], [""], {"path": "a"}, True])
+@pytest.mark.parametrize("value", [[None], [5], [{"file": "a"}], [["a"]], [""], {"file": "a"}, True])
 def test_a_media_column_of_something_else_is_refused(value):
     assert refusal(message("<image>") | {"images": value}).code == "bad-media-path"
 

@@ -130,12 +130,13 @@ def test_two_sources_of_one_name_stop_the_run(folder):
     [
         ("none.jsonl", "does not exist"),
         ("*.parquet", "no file matches"),
-        (".", "is a folder"),
+        ("empty", "holds no file of rows"),
         ("x.txt", "unknown kind of source"),
     ],
 )
 def test_an_argument_that_names_no_source_stops_the_run(argument, says, folder):
     (folder / "x.txt").touch()
+    (folder / "empty").mkdir()
     assert says in stop(str(folder / argument))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from vlmprep.schema.conversation import MediaKind
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources.wording import kind_of, names
+from vlmprep.sources.records import decoded_object
+from vlmprep.sources.wording import kind_of, names, shown
 
 __all__ = ["MEDIA_COLUMNS", "MediaColumn", "media_columns", "message_column"]
 
@@ -113,14 +114,54 @@ def message_column(record: Mapping[str, Any], own: Mapping[str, str]) -> list[An
         own: The source's own column names: messages -> name.
 
     Raises:
-        RefuseSample: There is no such column, or it does not hold a list of messages.
+        RefuseSample: There is no such column, or it does not hold a list of messages, as such or as JSON.
     """
+    if "prompt" in own:
+        return instructed(record, own)
     wanted = (own["messages"],) if "messages" in own else MESSAGE_COLUMNS
     present = [name for name in wanted if name in record]
     if not present:
         raise RefuseSample("missing-column", f"no column {' or '.join(map(repr, wanted))}; the row has {names(record)}")
     column = next(iter(filled(record, wanted)), present[0])
     messages = record[column]
+    if isinstance(messages, str) and messages.lstrip().startswith("["):  # JSON in a cell, as tables keep it
+        messages = decoded_object(f"column {column!r}", messages.encode(), or_list=True)
     if not isinstance(messages, list) or not messages:
         raise RefuseSample("no-messages", f"{column!r} is {kind_of(messages)}, expected a list of messages")
     return messages
+
+
+def instructed(record: Mapping[str, Any], own: Mapping[str, str]) -> list[Any]:
+    """The messages of a row in Alpaca's form: an instruction, an input behind it, earlier turns, an answer.
+
+    Args:
+        record: The row.
+        own: The source's own column names: prompt, response, and if it has them query, history.
+
+    Raises:
+        RefuseSample: A column is not there, or does not hold text.
+    """
+    turns: list[tuple[Any, Any]] = []
+    for turn in _column(record, own.get("history"), list):
+        if not (isinstance(turn, list) and len(turn) == 2):
+            raise RefuseSample("bad-message", f"{own['history']!r} has {shown(turn)}, expected [instruction, answer]")
+        turns.append((turn[0], turn[1]))
+    asked = [text for name in ("prompt", "query") if (text := _column(record, own.get(name), str))]
+    turns.append(("\n".join(asked), _column(record, own.get("response", "response"), str)))
+    return [
+        {"role": role, "content": content}
+        for turn in turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+def _column(record: Mapping[str, Any], name: str | None, kind: type) -> Any:
+    """What a column of Alpaca's form holds; empty where the source has none such or the row fills none."""
+    if name is None:
+        return kind()
+    if name not in record:
+        raise RefuseSample("missing-column", f"no column {name!r}; the row has {names(record)}")
+    value = record[name]
+    if value is not None and not isinstance(value, kind):
+        raise RefuseSample("bad-message", f"column {name!r} is {kind_of(value)}")
+    return value or kind()

@@ -9,7 +9,9 @@ from typing import Any, cast
 
 from vlmprep.schema.conversation import MediaKind, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
+from vlmprep.sources.blobs import is_blob_row, split_row
 from vlmprep.sources.columns import MediaColumn, filled, media_columns, message_column
+from vlmprep.sources.members import record_of_members
 from vlmprep.sources.mentions import MediaMentions
 from vlmprep.sources.messages import FUNCTION_CALL, is_learned, own_text, refuse_words_of_others, role_of, thought_of
 from vlmprep.sources.records import parse_record, sample_id
@@ -44,12 +46,12 @@ class RowReader:
 
         Args:
             row: 0-based row number.
-            data: The row's bytes: one JSON object.
+            data: The row's bytes: one JSON object, or what `blobs` makes of a row that is none.
 
         Raises:
-            RefuseSample: The row is no JSON object, is not UTF-8, or does not make a conversation.
+            RefuseSample: The row is no JSON object, is not UTF-8, cannot be given by its source, or does not make a conversation.
         """
-        record = parse_record(row, data)
+        record = self._record(row, data)
         own_id = sample_id(record, row)
         try:
             messages, tools = self._messages(record), tools_of(record, self.spec.columns)
@@ -57,6 +59,12 @@ class RowReader:
             refusal.sample_id = own_id
             raise
         return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages, tools=tools)
+
+    def _record(self, row: int, data: bytes) -> dict[str, Any]:
+        if not is_blob_row(data):
+            return parse_record(row, data)
+        kind, key, values = split_row(data)
+        return record_of_members(key, values, self.spec.columns) if kind == "members" else values
 
     def _messages(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
         columns = media_columns(record, self.spec.columns)

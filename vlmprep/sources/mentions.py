@@ -16,6 +16,8 @@ from vlmprep.sources.wording import clipped, kind_of
 __all__ = ["MediaMentions"]
 
 URL_PARTS: dict[str, MediaKind] = {"image_url": "image", "video_url": "video", "audio_url": "audio"}
+MAX_INLINE_BYTES = 256 << 20
+"""Of a medium in base64; checked before it is decoded."""
 PROCESSING = frozenset(
     {
         "fps",
@@ -82,7 +84,7 @@ class MediaMentions:
         return self.medium(kind, columns[kind].take() if value is None else value)
 
     def medium(self, kind: MediaKind, value: Any) -> Media:
-        """A medium from what a row says of it: a path, a URL, a data URI; for a clip a list of these, its images.
+        """A medium from what a row says of it: a path, a URL, a data URI, bytes, {"bytes", "path"}; for a clip a list of these.
 
         Raises:
             RefuseSample: It is something else, or lies where it may not.
@@ -91,8 +93,12 @@ class MediaMentions:
             if not value:
                 raise RefuseSample("no-frames", "a video is an empty list of images")
             return Media(kind=kind, frames=tuple(self.medium("image", frame) for frame in value))
+        if isinstance(value, dict):
+            value = inside(value)
+        if isinstance(value, bytes):
+            return Media(kind=kind, content=value)
         if not isinstance(value, str):
-            raise RefuseSample("bad-media-path", f"{kind} is {kind_of(value)}, expected a path or URL")
+            raise RefuseSample("bad-media-path", f"{kind} is {kind_of(value)}, expected a path, a URL or bytes")
         if value.startswith("data:"):
             return Media(kind=kind, content=data_uri(value))
         location = resolve_location(
@@ -102,6 +108,12 @@ class MediaMentions:
             allow_remote_media=self.allow_remote_media,
         )
         return Media(kind=kind, location=location)
+
+
+def inside(value: Mapping[str, Any]) -> Any:
+    """The bytes of a medium that a table keeps as {"bytes", "path"}, or its path where it has no bytes."""
+    content = value.get("bytes")
+    return content if isinstance(content, bytes) else value.get("path") or value.get("url") or dict(value)
 
 
 def encoded_sound(value: Any) -> Media:
@@ -132,8 +144,13 @@ def from_base64(body: str, what: str) -> bytes:
     """The bytes that base64 spells.
 
     Raises:
-        RefuseSample: It is broken.
+        RefuseSample: It is broken, or larger than a medium inside a row may be.
     """
+    if len(body) // 4 * 3 > MAX_INLINE_BYTES:
+        raise RefuseSample(
+            "media-too-large",
+            f"{what} has {len(body)} characters, a medium of more than {MAX_INLINE_BYTES >> 20} MiB: give it as a file",
+        )
     try:
         return base64.b64decode(body, validate=True)
     except ValueError as error:

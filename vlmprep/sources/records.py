@@ -11,7 +11,7 @@ from typing import Any
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.sources.wording import kind_of, shown
 
-__all__ = ["DuplicateNameError", "object_of_unique_names", "parse_record", "sample_id"]
+__all__ = ["ID_COLUMNS", "DuplicateNameError", "decoded_object", "object_of_unique_names", "parse_record", "sample_id"]
 
 ID_COLUMNS = ("id", "sample_id", "uid")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -28,7 +28,20 @@ def parse_record(row: int, data: bytes) -> dict[str, Any]:
     Raises:
         RefuseSample: Not UTF-8, not JSON, not an object, a name given twice, or half a surrogate pair in a text.
     """
-    line = f"line {row + 1}"
+    return dict(decoded_object(f"line {row + 1}", data))
+
+
+def decoded_object(line: str, data: bytes, *, or_list: bool = False) -> Any:
+    """Parse a JSON object.
+
+    Args:
+        line: What a person calls the place where it stands.
+        data: Its bytes.
+        or_list: A list will do too.
+
+    Raises:
+        RefuseSample: Not UTF-8, not JSON, not an object, a name given twice, or half a surrogate pair in a text.
+    """
     try:
         record = _DECODER.decode(data.decode())
     except UnicodeDecodeError as error:
@@ -41,7 +54,7 @@ def parse_record(row: int, data: bytes) -> dict[str, Any]:
         raise RefuseSample("not-json", f"{line} is nested too deeply") from None
     except ValueError as error:
         raise RefuseSample("not-json", f"{line} is not JSON: {error}") from None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) and not (or_list and isinstance(record, list)):
         raise RefuseSample("not-an-object", f"{line} is {kind_of(record)}, expected a JSON object")
     if SURROGATE.search(data):
         _refuse_half_pairs(line, record)
@@ -73,7 +86,7 @@ def object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of_unique_names)
 
 
-def _refuse_half_pairs(line: str, record: dict[str, Any]) -> None:
+def _refuse_half_pairs(line: str, record: Any) -> None:
     r"""JSON may spell half a surrogate pair (`"\ud800"`), which no UTF-8 file, tokenizer or table can hold."""
     try:
         json.dumps(record, ensure_ascii=False).encode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlmprep.schema.errors import StopRun
-from vlmprep.sources.records import DuplicateNameError, object_of_unique_names
+from vlmprep.sources.folders import HUB, expanded, files_of, hub_files
+from vlmprep.sources.meta import DATASET_INFO, chosen, read_meta, without_formatting
+from vlmprep.sources.row_files import ENDINGS
 from vlmprep.sources.wording import names, shown
 
 __all__ = ["SourceSpec", "find_sources"]
 
-META_BYTES = 16 << 20
-"""A .json file above this size is data, never a meta file."""
-COLUMNS = ("messages", "images", "videos", "audios", "tools", "system")
+COLUMNS = (
+    *("messages", "images", "videos", "audios", "tools", "system"),
+    *("prompt", "query", "response", "history"),
+)
+"""The second line's make messages where there are none: Alpaca's form."""
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag", "function_tag", "observation_tag")
 
 
@@ -29,11 +31,12 @@ class SourceSpec:
     name: str
     """Unique within a run; the ledger's `source` column."""
     path: str
-    """Absolute path of a .json or .jsonl file."""
+    """Absolute path of a file of rows."""
     media_dir: str
     """Absolute folder that relative media paths start at and may not leave."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """messages, images, videos, audios, tools, system -> the row's own column names; empty: the usual spellings."""
+    """messages, images, videos, audios, tools, system, or Alpaca's prompt, query, response and history -> the row's own column
+    names; empty: the usual spellings."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """role_tag, content_tag, and what roles are called (user_tag, assistant_tag, system_tag, function_tag,
     observation_tag) -> the row's own words; empty: the usual spellings."""
@@ -58,54 +61,79 @@ def _check_words(name: str, what: str, got: Any, known: Sequence[str]) -> None:
 
 
 def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
-    """Resolve SOURCE arguments: meta files, .json and .jsonl files, and globs of them.
+    """Resolve SOURCE arguments: meta files, files of rows, folders, globs and brace patterns of them, `hf:` names.
 
     Raises:
         StopRun: Nothing matches, a file is missing, a meta file is malformed.
     """
     specs: list[SourceSpec] = []
     for argument in arguments:
-        for path in _expand(argument):
-            specs.extend(_specs_of(path))
+        if argument.startswith(HUB):
+            specs.extend(
+                SourceSpec(name=name, path=path, media_dir=os.path.dirname(path)) for name, path in hub_files(argument)
+            )
+            continue
+        place, wanted = _with_names(argument)
+        for path in expanded(place):
+            specs.extend(_specs_of(os.path.abspath(path), wanted))
     return _uniquely_named(specs)
 
 
-def _expand(argument: str) -> list[str]:
-    if glob.has_magic(argument) and not os.path.exists(argument):
-        paths = sorted(glob.glob(argument, recursive=True))
-        if not paths:
-            raise StopRun(
-                f"no file matches {argument!r}", "Check the pattern; quote it so that the shell leaves it alone."
-            )
-    else:
-        paths = [argument]
-    for path in paths:
-        if os.path.isdir(path):
-            raise StopRun(f"{path} is a folder", f"Name the files in it, for example '{path.rstrip('/')}/*.jsonl'.")
-        if not os.path.isfile(path):
-            raise StopRun(f"{path} does not exist", "Give a meta JSON, a .json or a .jsonl file of conversations.")
-    return [os.path.abspath(path) for path in paths]
+def _with_names(argument: str) -> tuple[str, str]:
+    """A meta file and the entries of it that are wanted: `data/dataset_info.json#birds,trees`."""
+    place, mark, wanted = argument.rpartition("#")
+    return (place, wanted) if mark and place.endswith(".json") and not os.path.exists(argument) else (argument, "")
 
 
-def _specs_of(path: str) -> Iterator[SourceSpec]:
-    meta = _read_meta(path)
-    if meta is None:
-        if not path.endswith((".json", ".jsonl")):
-            raise StopRun(f"{path}: unknown kind of source", "Known are a meta JSON, .json and .jsonl files.")
-        stem = os.path.splitext(os.path.basename(path))[0]
-        yield SourceSpec(name=stem, path=path, media_dir=os.path.dirname(path))
+def _specs_of(path: str, wanted: str) -> Iterator[SourceSpec]:
+    if os.path.isdir(path):
+        yield from _specs_of_folder(path)
         return
-    folder = os.path.dirname(path)
-    for name, entry in meta.items():
-        file_name, media_dir = entry["file_name"], entry.get("media_dir") or "."
-        if not isinstance(media_dir, str):
-            raise StopRun(f"source {name!r}: media_dir is {shown(media_dir)}, expected a folder")
-        data = os.path.normpath(os.path.join(folder, file_name))
-        if not os.path.isfile(data):
-            raise StopRun(f"{path}: the file of {name!r} does not exist: {data}", "Correct its file_name.")
+    _check_is_there(path)
+    meta = read_meta(path)
+    if meta is not None:
+        for name, entry in chosen(path, meta, wanted).items():
+            yield from _specs_of_entry(path, name, without_formatting(path, name, entry))
+        return
+    if wanted:
+        raise StopRun(f"{path} is no meta file, so nothing in it is called {wanted!r}")
+    if not path.endswith(ENDINGS):
+        raise StopRun(f"{path}: unknown kind of source", f"Known are a meta JSON and {', '.join(ENDINGS)} files.")
+    yield SourceSpec(name=_stem(path), path=path, media_dir=os.path.dirname(path))
+
+
+def _check_is_there(path: str) -> None:
+    if not os.path.isfile(path):
+        raise StopRun(f"{path} does not exist", f"Give a meta JSON, or a file that ends in {', '.join(ENDINGS)}.")
+
+
+def _specs_of_folder(folder: str) -> Iterator[SourceSpec]:
+    """A file each, called after its place in the folder; relative media paths start at the folder."""
+    info = os.path.join(folder, DATASET_INFO)
+    if os.path.isfile(info) and (meta := read_meta(info)) is not None:
+        raise StopRun(
+            f"{folder} holds a {DATASET_INFO}, which names {names(meta)}", f"Give {info}, or {info}#NAME,NAME."
+        )
+    for path in files_of(folder):
+        _check_is_there(path)
+        name = _stem(os.path.relpath(path, os.path.dirname(folder)), whole=True)
+        yield SourceSpec(name=name, path=path, media_dir=folder)
+
+
+def _specs_of_entry(meta: str, name: str, entry: Mapping[str, Any]) -> Iterator[SourceSpec]:
+    """An entry of a meta file; where its file_name is a folder or a pattern, a source for each file, called NAME/FILE."""
+    folder = os.path.dirname(meta)
+    media_dir = entry.get("media_dir") or "."
+    if not isinstance(media_dir, str):
+        raise StopRun(f"source {name!r}: media_dir is {shown(media_dir)}, expected a folder")
+    data = os.path.normpath(os.path.join(folder, entry["file_name"]))
+    paths = [file for path in expanded(data) for file in (files_of(path) if os.path.isdir(path) else [path])]
+    for path in paths:
+        if not os.path.isfile(path):
+            raise StopRun(f"{meta}: the file of {name!r} does not exist: {path}", "Correct its file_name.")
         yield SourceSpec(
-            name=name,
-            path=data,
+            name=name if paths == [data] else f"{name}/{_stem(path)}",
+            path=path,
             media_dir=media_dir if "://" in media_dir else os.path.normpath(os.path.join(folder, media_dir)),
             columns=entry.get("columns") or {},
             tags=entry.get("tags") or {},
@@ -113,30 +141,10 @@ def _specs_of(path: str) -> Iterator[SourceSpec]:
         )
 
 
-def _read_meta(path: str) -> dict[str, Any] | None:
-    """The content of a meta file: an object of objects that all have a file_name; None for anything else."""
-    if not path.endswith(".json") or os.path.getsize(path) > META_BYTES:
-        return None
-    with open(path, "rb") as file:
-        if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
-            return None
-        file.seek(0)
-        text = file.read()
-    try:
-        meta = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    if not meta or not all(isinstance(entry, dict) for entry in meta.values()):
-        return None
-    lacking = [name for name, entry in meta.items() if not isinstance(entry.get("file_name"), str)]
-    if len(lacking) == len(meta):
-        return None
-    if lacking:
-        raise StopRun(f"{path}: no file_name in {names(lacking)}", "Every entry of a meta file names its data file.")
-    try:
-        return dict(json.loads(text.decode("utf-8-sig"), object_pairs_hook=object_of_unique_names))
-    except DuplicateNameError as error:
-        raise StopRun(f"{path} gives {shown(error.name)} twice", "Only one would be read: rename the other.") from None
+def _stem(path: str, *, whole: bool = False) -> str:
+    """A file's name without its ending; `whole` keeps the folders."""
+    ending = max((ending for ending in ENDINGS if path.endswith(ending)), key=len, default=os.path.splitext(path)[1])
+    return (path if whole else os.path.basename(path)).removesuffix(ending)
 
 
 def _uniquely_named(specs: list[SourceSpec]) -> list[SourceSpec]:
