@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import xxhash
 
@@ -16,7 +16,7 @@ from vlmprep.pipeline.settings import CountSettings
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.fake_image import has_pictures
 from vlmprep.shardformat.packinfo import SampleRef
-from vlmprep.sources.rows import read_row
+from vlmprep.sources.row_files import OpenFiles
 from vlmprep.sources.spec import SourceSpec
 
 __all__ = ["LOCATOR_COLUMNS", "BuiltDocument", "DocumentMaker", "SampleLocator", "locator_of"]
@@ -102,7 +102,7 @@ class DocumentMaker:
         self._specs, self._fake_image = specs, fake_image
         self._media = counts.media_reader()
         self._rows = [row_reader(spec, counts) for spec in specs]
-        self._files: dict[int, IO[bytes]] = {}
+        self._files = OpenFiles()
 
     def __call__(self, locator: SampleLocator) -> BuiltDocument:
         """Read a row back and make its document.
@@ -129,9 +129,7 @@ class DocumentMaker:
     def _read(self, locator: SampleLocator) -> bytes:
         path = self._specs[locator.source].path
         try:
-            if locator.source not in self._files:
-                self._files[locator.source] = open(path, "rb")  # noqa: SIM115 - one for all documents of this worker
-            data = read_row(self._files[locator.source], locator.row_offset, locator.row_bytes)
+            data = self._files[path].read(locator.row_offset, locator.row_bytes)
         except OSError as error:
             raise StopRun(
                 f"{path} cannot be read: {error.strerror or error}", "Bring it back and run the same command again."
