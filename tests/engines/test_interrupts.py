@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.test_local import alive, two_lines, wait_for
+from tests.signals import hear_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 15
@@ -35,6 +36,7 @@ def sleepers(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, tmp_path / "run.py"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -16,6 +16,7 @@ from tests.conftest import ProcessorDir
 from tests.engines.test_local import wait_for
 from tests.kills.server import kept_shards, tree
 from tests.runs import chat, picture, write_jsonl
+from tests.signals import hear_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 15
@@ -59,7 +60,12 @@ def test_a_run_with_workers_is_ended_and_resumed(
 ) -> None:
     out = tmp_path / "set"
     packing = subprocess.Popen(
-        started(words, out, 2), cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+        started(words, out, 2),
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     wait_for(lambda: list((out / "receipts").glob("*.json")))
     since = time.monotonic()
