@@ -170,7 +170,7 @@ def test_too_many_refusals_exit_1_with_reasons(vlmprep: Any, processor_dir: Proc
     ("source", "said"),
     [
         ("missing.jsonl", "does not exist"),
-        (".", "is a folder"),
+        ("empty", "holds no file of rows"),
         ("*.nothing", "no file matches"),
         ("a.png", "unknown kind"),
     ],
@@ -178,6 +178,7 @@ def test_too_many_refusals_exit_1_with_reasons(vlmprep: Any, processor_dir: Proc
 def test_a_wrong_source_exits_1_with_a_sentence(
     vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path, source: str, said: str
 ) -> None:
+    (rows.parent / "empty").mkdir()
     code, _, err = vlmprep(
         "estimate", rows.parent / source, "--processor", processor_dir(), "-o", tmp_path / "ledger", "-j", 0
     )
