@@ -85,3 +85,15 @@ def test_a_folder_without_manifest_stops(packed_demo: PackedDemo, capsys: pytest
 
 def test_numbers_go_with_their_nouns() -> None:
     assert [counted(number, "shard") for number in (1, 2, 1000)] == ["1 shard", "2 shards", "1,000 shards"]
+
+
+def test_documents_made_anew_from_their_sources(packed_demo: PackedDemo, capsys: pytest.CaptureFixture[str]) -> None:
+    against = ("verify", str(packed_demo.packset), "-j", "0", "--against", str(packed_demo.processor), "--samples", "3")
+    result = run(*against, capsys=capsys)
+    assert result.code == 0
+    assert "3 documents made anew, the same bit for bit" in " ".join(result.out.split())
+    document = json.loads(run(*against, "--json", capsys=capsys).out)
+    assert (document["ok"], document["num_rebuilt"], document["differences"]) == (True, 3, [])
+    alone = run("verify", str(packed_demo.packset), "--samples", "3", capsys=capsys)
+    assert alone.code == 2
+    assert "--samples goes with --against" in alone.err

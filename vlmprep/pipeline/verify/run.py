@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmprep.pipeline.verify.account import Account, account_problems, read_account, refusal_problems
+from vlmprep.pipeline.verify.against import Against, prepare_rebuilding, rebuild_documents
 from vlmprep.pipeline.verify.files import file_problems, index_problems, stray_files
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.shard import ShardFindings, ShardUnit, VerifyJob
@@ -40,21 +41,28 @@ class Verification:
     """Of all shards, as the manifest has them."""
     problems: tuple[Problem, ...]
     """Files as a whole first, then packs by number."""
+    num_rebuilt: int = 0
+    """Documents that were made anew from their sources."""
+    differences: tuple[Problem, ...] = ()
+    """Where these are not what the packs hold."""
 
 
-def verify(root: Path, engine: Engine, progress: Progress) -> Verification:
+def verify(root: Path, engine: Engine, progress: Progress, against: Against | None = None) -> Verification:
     """Check digests, structure and every invariant of a complete pack set; collect all that is wrong.
 
     Args:
         root: The pack set.
         engine: Runs the shards.
         progress: Is told how far it is.
+        against: Make some documents anew from their sources and compare them, too.
 
     Raises:
         IncompletePackSet: There is no manifest.
         BrokenPackSet: The manifest cannot be understood.
+        StopRun: There is nothing to make documents anew from.
     """
     manifest = read_manifest(root)
+    prepared = None if against is None else prepare_rebuilding(root, manifest, against)
     problems = [*file_problems(root, manifest), *stray_files(root, manifest)]
     index = open_index(root, manifest, problems)
     account = open_account(root, manifest, problems)
@@ -63,6 +71,10 @@ def verify(root: Path, engine: Engine, progress: Progress) -> Verification:
     problems += between_shards(findings, manifest)
     if account is not None:
         problems += refusal_problems(account, [refusal for found in findings for refusal in found.refused])
+    num_rebuilt, differences = 0, tuple[Problem, ...]()
+    sound = not any(found.file in (PACKS_FILE, SAMPLES_FILE) for found in problems)
+    if against and prepared and account is not None and sound:  # what is not is a problem already
+        num_rebuilt, differences = rebuild_documents(root, manifest, account, against, prepared, engine, progress)
     return Verification(
         packset=str(root),
         num_shards=len(manifest.shards),
@@ -70,6 +82,8 @@ def verify(root: Path, engine: Engine, progress: Progress) -> Verification:
         num_samples=manifest.num_samples,
         num_bytes=sum(shard.size for shard in manifest.shards),
         problems=tuple(sorted(problems, key=lambda p: (p.pack_id is not None, p.pack_id or 0, p.file))),
+        num_rebuilt=num_rebuilt,
+        differences=differences,
     )
 
 
