@@ -106,6 +106,15 @@ class Compression(StrEnum):
     NONE = "none"
 
 
+class Pixels(StrEnum):
+    """What shards hold of pixels."""
+
+    UINT8 = "uint8"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+    ENCODED = "encoded"
+
+
 class EngineName(StrEnum):
     """What runs the work."""
 
@@ -247,6 +256,14 @@ Weights = Annotated[
         "and half of them once more; several times.",
     ),
 ]
+PixelsOption = Annotated[
+    Pixels,
+    typer.Option(
+        "--pixels",
+        help="What shards hold of pixels: levels before the arithmetic, the model's numbers, or the original files, "
+        "which the reader decodes.",
+    ),
+]
 CompressionOption = Annotated[Compression, typer.Option("--compression", help="Codec of the tensors in a shard.")]
 ShardBytes = Annotated[
     int, typer.Option("--shard-bytes", help="Bytes of tensors in a shard, before compression.", min=1)
@@ -344,12 +361,13 @@ class WriteOptions:
     """What shards depend on, beside the plan."""
 
     panel: ClassVar[str] = "Writing"
+    pixels: PixelsOption = Pixels.UINT8
     compression: CompressionOption = Compression.ZSTD
     shard_bytes: ShardBytes = 1 << 30
 
     def settings(self) -> PackSettings:
         """As settings of a stage."""
-        return PackSettings(compression=self.compression.value, shard_bytes=self.shard_bytes)
+        return PackSettings(pixels=self.pixels.value, compression=self.compression.value, shard_bytes=self.shard_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

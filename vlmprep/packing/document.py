@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +16,9 @@ from vlmprep.schema.fake_image import FAKE_IMAGE, with_fake_image
 from vlmprep.schema.family import Encoded, Family
 from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize
 from vlmprep.schema.packset import IGNORE_INDEX
+from vlmprep.shardformat.packinfo import DecodedInfo
 
-__all__ = ["Document", "HeaderReader", "Medium", "build_document", "build_fake_document"]
+__all__ = ["Document", "HeaderReader", "Medium", "build_document", "build_fake_document", "size_of"]
 
 
 class HeaderReader(Protocol):
@@ -46,6 +47,12 @@ class Medium:
     """The model's inputs, as stored."""
     fake: bool = False
     """No medium of the sample's own: the white image that keeps the vision encoder running."""
+    source: Media | None = None
+    """Where it came from; None for a fake image that is a document of its own."""
+    files: tuple[int, ...] = ()
+    """Bytes of each of its original files, where packs hold these instead of pixels."""
+    decoded: Mapping[str, DecodedInfo] = field(default_factory=dict)
+    """What they decode to, by field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +67,8 @@ class Document:
     """In the conversation's order."""
     num_visual_tokens: int
     hidden: NDArray[np.bool_]  # [S]: nobody may see this token: a fake image's inside the sample
+    lost_media: bool = False
+    """Whether a cut left media of the sample out."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -112,7 +121,7 @@ def build_document(
     kept = _kept(encoded, len(counts), keep_tokens)
     stay = counts if len(kept) == len(counts) else family.counts_after_cut([counts[at] for at in kept])
     loaded = tuple(
-        _medium(sizes[at], count, _checked_tensors(family, all_media[at], count, white))
+        _medium(sizes[at], count, _checked_tensors(family, all_media[at], count, white), all_media[at])
         for at, count in zip(kept, stay, strict=True)
     )
     document = _document(encoded, counts, loaded, family, keep_tokens)
@@ -168,7 +177,9 @@ def _kept(encoded: Encoded, num_media: int, keep_tokens: int | None) -> list[int
     return [int(at) for at in np.flatnonzero(spans[:, 1] < keep_tokens)]
 
 
-def _medium(size: MediaSize, count: MediaCount, tensors: dict[str, NDArray[Any]]) -> Medium:
+def _medium(
+    size: MediaSize, count: MediaCount, tensors: dict[str, NDArray[Any]], source: Media | None = None
+) -> Medium:
     return Medium(
         kind=size.kind,
         shape=size.shape,
@@ -176,6 +187,7 @@ def _medium(size: MediaSize, count: MediaCount, tensors: dict[str, NDArray[Any]]
         num_visual_tokens=count.num_visual_tokens,
         num_framing=count.num_framing,
         tensors=tensors,
+        source=source,
     )
 
 
@@ -222,4 +234,5 @@ def _document(
         media=media,
         num_visual_tokens=sum(medium.num_visual_tokens for medium in media),
         hidden=np.zeros(end - 1, dtype=np.bool_),
+        lost_media=len(media) < len(counts),
     )

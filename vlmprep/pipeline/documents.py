@@ -9,12 +9,14 @@ from typing import Any, Literal
 import xxhash
 
 from vlmprep.families.loading import load_family
-from vlmprep.packing.document import Document, build_document
+from vlmprep.packing.document import Document, build_document, build_fake_document
 from vlmprep.pipeline.estimate import row_reader
 from vlmprep.pipeline.fakes import FAKE_COLUMNS
+from vlmprep.pipeline.pixel_forms import form_writer
 from vlmprep.pipeline.settings import CountSettings
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.fake_image import has_pictures
+from vlmprep.schema.pixels import PixelForm
 from vlmprep.shardformat.packinfo import SampleRef
 from vlmprep.sources.row_files import OpenFiles
 from vlmprep.sources.spec import SourceSpec
@@ -91,16 +93,22 @@ class DocumentMaker:
         specs: The sources, by number.
         counts: How rows and media were read when they were counted.
         fake_image: Of the plan's settings.
+        pixels: Form in which packs hold pixels.
     """
 
     def __init__(
-        self, specs: Sequence[SourceSpec], counts: CountSettings, fake_image: Literal["pack", "sample", "none"]
+        self,
+        specs: Sequence[SourceSpec],
+        counts: CountSettings,
+        fake_image: Literal["pack", "sample", "none"],
+        pixels: PixelForm = "uint8",
     ) -> None:
         self.family = load_family(counts.family)
         self.white = self.family.fake_image()[2]
         """The fake image."""
         self._specs, self._fake_image = specs, fake_image
         self._media = counts.media_reader()
+        self._form = form_writer(pixels, self.family, self._media)
         self._rows = [row_reader(spec, counts) for spec in specs]
         self._files = OpenFiles()
 
@@ -111,7 +119,7 @@ class DocumentMaker:
             RefuseSample: The sample cannot be used.
             StopRun: The source cannot be read, or the row is not the one that was counted.
         """
-        sample = self._rows[locator.source].sample(locator.row, self._read(locator))
+        sample = self._form.sample(self._rows[locator.source].sample(locator.row, self._read(locator)))
         gets_fake = self._fake_image == "sample" and not has_pictures(sample)
         document = build_document(
             sample,
@@ -124,7 +132,11 @@ class DocumentMaker:
         reference = SampleRef(
             source=sample.source, row=sample.row, sample_id=sample.sample_id, num_cut_tokens=locator.num_cut_tokens
         )
-        return BuiltDocument(document=document, reference=reference, cost=locator.cost)
+        return BuiltDocument(document=self._form.document(document), reference=reference, cost=locator.cost)
+
+    def fake_document(self) -> Document:
+        """The fake image as a document of its own."""
+        return self._form.document(build_fake_document(self.family))
 
     def _read(self, locator: SampleLocator) -> bytes:
         path = self._specs[locator.source].path

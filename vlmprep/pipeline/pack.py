@@ -21,6 +21,7 @@ from vlmprep.pipeline.accounts import write_accounts
 from vlmprep.pipeline.documents import LOCATOR_COLUMNS, locator_of
 from vlmprep.pipeline.fakes import gets_fake_image, with_fakes
 from vlmprep.pipeline.packjob import PackJob, ShardUnit
+from vlmprep.pipeline.pixel_forms import bytes_a_level, rules_of_form
 from vlmprep.pipeline.plan.budget import num_refused
 from vlmprep.pipeline.plan.file import Plan
 from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_settings
@@ -134,7 +135,7 @@ def _write_shards(
     job: PackJob, ledger: Ledger, plan: Plan, engine: Engine, progress: Progress, max_refused: float
 ) -> int:
     """How many shards there are; only those without a receipt are written."""
-    table = ledger.read((*LOCATOR_COLUMNS, "stored_bytes"))
+    table = ledger.read((*LOCATOR_COLUMNS, "stored_bytes", "media_bytes"))
     table = with_fakes(table, gets_fake_image(table, job.fake_image), ledger)
     ranges = list(_shard_ranges(plan, table, job))
     missing: list[ShardRange] = []
@@ -181,7 +182,9 @@ def _too_many_refused(
 
 def _shard_ranges(plan: Plan, table: pa.Table, job: PackJob) -> Iterator[ShardRange]:
     """Consecutive packs up to `shard_bytes` of tensors; a pure function of plan and settings."""
-    stored = table["stored_bytes"].combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)[plan.samples]
+    name = "media_bytes" if job.settings.pixels == "encoded" else "stored_bytes"
+    stored = table[name].combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)[plan.samples]
+    stored *= bytes_a_level(load_family(job.counts.family).pixel_rules(), job.settings.pixels)
     sizes = np.add.reduceat(stored, plan.offsets[:-1]) + plan.num_tokens * TOKEN_BYTES
     first, room, shard = 0, job.settings.shard_bytes, 0
     for pack_id, size in enumerate(sizes.tolist()):
@@ -251,7 +254,7 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, num_shards: int, identity:
         rows=rows,
         pad_token_id=family.pad_token_id,
         position_axes=family.position_axes,
-        pixels=family.pixel_rules(),
+        pixels=rules_of_form(family.pixel_rules(), job.settings.pixels),
         compression=job.settings.compression,
         shards=tuple(shards),
         files={

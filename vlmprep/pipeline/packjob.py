@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vlmprep.packing.document import Document, build_fake_document
+from vlmprep.packing.document import Document
 from vlmprep.packing.pack import Pack, assemble_pack
 from vlmprep.pipeline.documents import BuiltDocument, DocumentMaker, SampleLocator
 from vlmprep.pipeline.settings import CountSettings, PackSettings
@@ -62,8 +62,8 @@ class ShardMaker:
 
     def __init__(self, job: PackJob) -> None:
         self._job = job
-        self._build = DocumentMaker(job.specs, job.counts, job.fake_image)
-        self._fake = build_fake_document(self._build.family)
+        self._build = DocumentMaker(job.specs, job.counts, job.fake_image, job.settings.pixels)
+        self._fake = self._build.fake_document()
         self._white = self._build.white
 
     def __call__(self, unit: ShardUnit) -> Receipt:
@@ -147,6 +147,9 @@ class ShardMaker:
                     num_framing=medium.num_framing,
                     rows={name: len(tensor) for name, tensor in medium.tensors.items()},
                     fake=medium.fake and document > 0,
+                    files=medium.files,
+                    listed=bool(medium.files) and medium.source is not None and medium.source.frames is not None,
+                    decoded=medium.decoded,
                 )
                 for document, medium in pack.media
             ),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
+from vlmprep.schema.pixels import PixelForm
 from vlmprep.sources.media import (
     DEFAULT_MAX_AUDIO_SECONDS,
     DEFAULT_MAX_CLIP_FRAMES,
@@ -138,7 +139,7 @@ def _check_amounts(amounts: Mapping[str, float | None]) -> None:
 class PackSettings:
     """What the shards' bytes depend on, beside the plan."""
 
-    pixels: Literal["uint8"] = "uint8"
+    pixels: PixelForm = "uint8"
     """Form in which pixels are stored."""
     compression: Literal["zstd", "lz4", "none"] = "zstd"
     shard_bytes: int = 1 << 30

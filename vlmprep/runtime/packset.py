@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vlmprep.runtime.encoded import DecodedBy, PackDecoder
 from vlmprep.runtime.store import LocalStore, Store, open_store
 from vlmprep.schema.packset import MANIFEST, PACKS_FILE
 from vlmprep.shardformat.errors import BrokenPackSet, broken_pack
 from vlmprep.shardformat.index import PackIndex, map_index, read_index
 from vlmprep.shardformat.manifest import Manifest, ShardRecord, missing_manifest
-from vlmprep.shardformat.members import Array
+from vlmprep.shardformat.members import ENCODED, Array
 from vlmprep.shardformat.pack import check_digest, decode_info, decode_pack
 from vlmprep.shardformat.packinfo import PackInfo
 
@@ -25,11 +26,21 @@ __all__ = ["PackSet", "open"]
 class PackSet(Dataset[dict[str, Tensor]]):
     """Packs by number. Cheap to pickle and to fork; made by `open`."""
 
-    def __init__(self, store: Store, manifest: Manifest, index: PackIndex, *, verify: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        index: PackIndex,
+        *,
+        verify: bool,
+        decoded_by: DecodedBy | None = None,
+    ) -> None:
         self.manifest = manifest
         self.index = index
         self._store = store
         self._verify = verify
+        self._decoded_by = decoded_by or DecodedBy()
+        self._decoder: PackDecoder | None = None
 
     def __len__(self) -> int:
         return self.manifest.num_packs
@@ -37,16 +48,18 @@ class PackSet(Dataset[dict[str, Tensor]]):
     def __getitem__(self, pack_id: int) -> dict[str, Tensor]:
         """A pack's tensors by field, with the dtypes that they are stored in (a uint16 attention_mask becomes int32).
 
-        Pixels are uint8 [patches, channels, height, width], in memory possibly ordered otherwise;
-        `vlmprep.runtime.pixels.restore` turns them into the processor's.
+        Pixels are uint8 [patches, channels, height, width], in memory possibly ordered otherwise, or what the pack set was
+        written with; `vlmprep.runtime.pixels.restore_all` turns them into the processor's.
 
         Raises:
             IndexError: There is no such pack.
             BrokenPack: Its bytes are not what the writer wrote.
         """
         pack_id = self._checked(pack_id)
-        _, fields = decode_pack(self._read(pack_id), shard=self._where(pack_id), pack_id=pack_id)
-        return {name: _tensor(array) for name, array in fields.items()}
+        info, fields = decode_pack(self._read(pack_id), shard=self._where(pack_id), pack_id=pack_id)
+        if ENCODED in fields:
+            fields = self._decoded(info, fields)
+        return {name: _tensor(array, name in self.manifest.pixels) for name, array in fields.items()}
 
     def info(self, pack_id: int) -> PackInfo:
         """What a pack says about itself: its samples, document lengths, media sizes and fake image.
@@ -56,10 +69,10 @@ class PackSet(Dataset[dict[str, Tensor]]):
             BrokenPack: Its bytes are not what the writer wrote.
         """
         pack_id = self._checked(pack_id)
-        return decode_info(self._read(pack_id), shard=self._where(pack_id), pack_id=pack_id)
+        return decode_info(self._read(pack_id), shard=self._where(pack_id), pack_id=pack_id).as_read(ENCODED)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "index": None}
+        return {**self.__dict__, "index": None, "_decoder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -70,6 +83,15 @@ class PackSet(Dataset[dict[str, Tensor]]):
         if not 0 <= number < len(self):
             raise IndexError(f"pack {number} of {len(self)}")
         return number
+
+    def _decoded(self, info: PackInfo, fields: dict[str, Array]) -> dict[str, Array]:
+        """A pack's tensors with pixels in the place of original files."""
+        if self._decoder is None:
+            self._decoder = self._decoded_by.open(self.manifest)
+        try:
+            return self._decoder(info, fields)
+        except ValueError as error:
+            raise broken_pack(self._where(info.pack_id), info.pack_id, str(error)) from error
 
     def _shard(self, pack_id: int) -> ShardRecord:
         number = int(self.index.shard[pack_id])
@@ -99,12 +121,21 @@ class PackSet(Dataset[dict[str, Tensor]]):
         return raw
 
 
-def open(path: str | os.PathLike[str], *, verify: bool = True) -> PackSet:  # noqa: A001 - vlmprep.open is the contract
+def open(  # noqa: A001 - vlmprep.open is the contract
+    path: str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    processor: str | None = None,
+    trust_remote_code: bool = False,
+) -> PackSet:
     """Open a finished pack set.
 
     Args:
         path: Local folder, or URL of one that fsspec knows.
         verify: Check the size of every file now, and the digest of every pack when it is read.
+        processor: Folder or hub name of the processor that decodes the media of a set packed with `--pixels encoded`;
+            default: where it lay then. Other sets need none.
+        trust_remote_code: Whether code that comes with that processor may run.
 
     Raises:
         IncompletePackSet: There is no manifest.
@@ -123,7 +154,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = True) -> PackSet:  # no
         raise BrokenPackSet(
             f"{store.where}: {PACKS_FILE} lists {len(index)} packs, {MANIFEST} says {manifest.num_packs}"
         )
-    return PackSet(store, manifest, index, verify=verify)
+    by = DecodedBy(processor=processor, trust_remote_code=trust_remote_code)
+    return PackSet(store, manifest, index, verify=verify, decoded_by=by)
 
 
 def _open_index(store: Store) -> PackIndex:
@@ -146,6 +178,8 @@ def _check_sizes(store: Store, manifest: Manifest) -> None:
             )
 
 
-def _tensor(array: Array) -> Tensor:
-    """The array as a tensor, without a copy; uint16, for which torch has few operations, becomes int32."""
-    return torch.from_numpy(array.astype("int32") if array.dtype == "uint16" else array)
+def _tensor(array: Array, has_rule: bool) -> Tensor:
+    """The array as a tensor, without a copy; uint16 is bfloat16 in a media field, else int32: torch has few operations for it."""
+    if array.dtype != "uint16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array).view(torch.bfloat16) if has_rule else torch.from_numpy(array.astype("int32"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vlmprep.runtime.overviews import with_overviews
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.memory import pooled_empty
 
-__all__ = ["concatenate", "restore", "restore_all"]
+__all__ = ["computed", "concatenate", "restore", "restore_all", "rule_behind"]
 
 _BLOCK_BYTES = 256 << 10
 """Stored bytes worked on at a time on a CPU: they stay in the second-level cache between the passes."""
@@ -70,18 +71,42 @@ def restore(
         frames here, because several of them may be no tensor; `restore_all` lays them together.
     """
     beside = fields or {}
-    if rule.overview is not None:  # it is made of float32, whatever is asked for
-        values = with_overviews(_computed(stored, rule, torch.float32), beside[rule.overview]).to(dtype)
-    else:
-        values = _as_stored(stored, dtype) if rule.arithmetic == "stored" else _computed(stored, rule, dtype)
+    values = _as_stored(stored, dtype) if rule.arithmetic == "stored" else computed(stored, rule, dtype, beside)
     if rule.layout == "ones":
         values = _ones(values)
     if rule.mask is not None:
-        values *= beside[rule.mask].to(values.device).bool().unsqueeze(1)
+        values = values * beside[rule.mask].to(values.device).bool().unsqueeze(1)
     values = _grouped(values, rule, beside)
     if rule.items_last:
         values = values.movedim(1, -1).contiguous()
     return values.unsqueeze(0) if rule.lead else values
+
+
+def computed(
+    stored: Tensor, rule: PixelRule, dtype: torch.dtype = torch.float32, fields: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """The first half of `restore`: the rule's numbers, each item in the processor's shape, before items join to media.
+
+    Args:
+        stored: [N, C, h, w] uint8 in any memory order.
+        rule: A rule whose arithmetic is not `stored`.
+        dtype: As for `restore`.
+        fields: As for `restore`.
+
+    Returns:
+        [N, ...] of `dtype`, pictures that have an overview with one item more; `rule_behind` tells what is left to do.
+    """
+    if rule.overview is None:
+        return _computed(stored, rule, dtype)
+    # It is made of float32, whatever is asked for.
+    return with_overviews(_computed(stored, rule, torch.float32), (fields or {})[rule.overview]).to(dtype)
+
+
+def rule_behind(rule: PixelRule) -> PixelRule:
+    """The second half of a rule: what is left to do for a field that holds what `computed` made."""
+    done = ("rows", "rows_channels_last", "images")
+    layout = "stored" if rule.layout in done else rule.layout
+    return replace(rule, arithmetic="stored", rescale=1.0, mean=(), std=(), repeat=1, layout=layout, overview=None)
 
 
 def concatenate(fields: list[Tensor]) -> Tensor:

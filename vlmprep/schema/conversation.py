@@ -29,6 +29,8 @@ class Media:
     """The encoded file itself, for media that came inside the row."""
     frames: tuple[Media, ...] | None = None
     """The images of a clip that is given as a list of images."""
+    name: str | None = None
+    """What messages call it, where it was read from a location before."""
 
     def __post_init__(self) -> None:
         given = [self.location, self.content, self.frames]
@@ -39,7 +41,7 @@ class Media:
         """What messages call it."""
         if self.frames is not None:
             return f"the clip of {len(self.frames)} images"
-        return self.location or f"the {self.kind} inside the row"
+        return self.name or self.location or f"the {self.kind} inside the row"
 
 
 Part: TypeAlias = Text | Media

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Arithmetic", "Layout", "PixelRule"]
+__all__ = ["Arithmetic", "Layout", "PixelForm", "PixelRule"]
+
+PixelForm: TypeAlias = Literal["uint8", "bfloat16", "float32", "encoded"]
+"""What a pack holds of pixels: levels before rescaling and normalizing, the model's numbers in one of two types, or the
+original files, which the reader decodes."""
 
 Arithmetic: TypeAlias = Literal["fused", "two_step", "scale", "divide", "as_float", "stored"]
 Layout: TypeAlias = Literal["rows", "rows_channels_last", "images", "ones", "clips", "canvas", "stored"]

@@ -22,6 +22,7 @@ from vlmprep.shardformat.packinfo import MemberInfo
 
 __all__ = [
     "COMPRESSIONS",
+    "ENCODED",
     "PIXEL_FIELDS",
     "Compression",
     "decode_member",
@@ -34,8 +35,11 @@ Compression: TypeAlias = Literal["zstd", "lz4", "none"]
 COMPRESSIONS: tuple[Compression, ...] = ("zstd", "lz4", "none")
 """What `encode_member` offers."""
 
-PIXEL_FIELDS = ("pixel_values", "pixel_values_videos")
+PIXEL_FIELDS = ("pixel_values", "pixel_values_videos", "pixel_values_local", "image_pixel_values")
 """Fields that hold pixels; as uint8 they are [patches, channels, height, width]."""
+
+ENCODED = "encoded"
+"""Field of a pack that holds original files instead of pixels: one after the other, [bytes] uint8; never compressed again."""
 
 _ENDINGS: dict[Compression, str] = {"zstd": ".npy.zst", "lz4": ".npy.lz4", "none": ".npy"}
 
@@ -81,6 +85,7 @@ def encode_member(field: str, array: Array, *, compression: Compression) -> tupl
     Raises:
         ValueError: The array has no place in a pack, such as one of objects.
     """
+    compression = "none" if field == ENCODED else compression
     transformed = _is_transformed(field, array, compression)
     shape = patch_rows.stored_shape(array.shape) if transformed else array.shape
     header = header_bytes(array.dtype, shape)

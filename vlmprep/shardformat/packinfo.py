@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-__all__ = ["FakeImage", "MediumInfo", "MemberInfo", "PackInfo", "SampleRef"]
+__all__ = ["DecodedInfo", "FakeImage", "MediumInfo", "MemberInfo", "PackInfo", "SampleRef"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,16 @@ class FakeImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedInfo:
+    """What the original files of a medium decode to, of one field."""
+
+    rows: int
+    """Entries along the first axis."""
+    xxh3: str
+    """64-bit XXH3 in hexadecimal: of NumPy's name of the type and the shape (`|u1[1564, 3, 14, 14]`), then of the values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediumInfo:
     """One medium of a pack, and which part of the pack's media fields is its own."""
 
@@ -61,6 +71,12 @@ class MediumInfo:
     """Tokens beside those that it fills that `mm_token_type_ids` counts as its own; not in key.json where there are none."""
     fake: bool = False
     """No medium of the sample's own but a fake image inside its document; not in key.json where it is the sample's."""
+    files: tuple[int, ...] = ()
+    """Bytes of each of its original files in `encoded`; a fake image has none; not in key.json where pixels are stored."""
+    listed: bool = False
+    """Whether these are the images of a clip that is a list of images; not in key.json where they are not."""
+    decoded: Mapping[str, DecodedInfo] = field(default_factory=dict)
+    """By field: what they decode to; not in key.json where pixels are stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +122,14 @@ class PackInfo:
         """How many media of one kind the samples have."""
         return sum(medium.kind == kind and medium.document > 0 and not medium.fake for medium in self.media)
 
+    def as_read(self, encoded: str) -> PackInfo:
+        """The same for the tensors that readers get: what media decode to in the place of their files.
+
+        Args:
+            encoded: Name of the field that holds these.
+        """
+        return replace(self, media=tuple(_as_read(medium, encoded) for medium in self.media))
+
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""
         return json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -137,12 +161,24 @@ def _plain(info: PackInfo) -> dict[str, Any]:
         "samples": [_without_defaults(sample, "num_cut_tokens") for sample in info.samples],
         "document_lengths": info.document_lengths,
         "fake": None if info.fake is None else _shallow(info.fake),
-        "media": [_without_defaults(medium, "num_framing", "fake") for medium in info.media],
+        "media": [_plain_medium(medium) for medium in info.media],
         "members": {name: _shallow(member) for name, member in info.members.items()},
     }
 
 
-def _shallow(value: SampleRef | FakeImage | MediumInfo | MemberInfo) -> dict[str, Any]:
+def _plain_medium(medium: MediumInfo) -> dict[str, Any]:
+    plain = _without_defaults(medium, "num_framing", "fake", "files", "listed", "decoded")
+    if medium.decoded:
+        plain["decoded"] = {name: _shallow(entry) for name, entry in medium.decoded.items()}
+    return plain
+
+
+def _as_read(medium: MediumInfo, encoded: str) -> MediumInfo:
+    rows = {name: rows for name, rows in medium.rows.items() if name != encoded}
+    return replace(medium, rows=rows | {name: entry.rows for name, entry in medium.decoded.items()})
+
+
+def _shallow(value: DecodedInfo | SampleRef | FakeImage | MediumInfo | MemberInfo) -> dict[str, Any]:
     """A flat dataclass as a dictionary; dataclasses.asdict would copy every value deeply."""
     return {entry.name: getattr(value, entry.name) for entry in fields(value)}
 
@@ -153,8 +189,13 @@ def _without_defaults(value: SampleRef | MediumInfo, *additions: str) -> dict[st
 
 
 def _medium(value: dict[str, Any]) -> MediumInfo:
-    rows = {str(name): int(number) for name, number in value["rows"].items()}
-    return MediumInfo(**{**value, "shape": tuple(map(int, value["shape"])), "rows": rows})
+    nested: dict[str, Any] = {
+        "shape": tuple(map(int, value["shape"])),
+        "rows": {str(name): int(number) for name, number in value["rows"].items()},
+        "files": tuple(map(int, value.get("files", ()))),
+        "decoded": {str(name): DecodedInfo(**entry) for name, entry in value.get("decoded", {}).items()},
+    }
+    return MediumInfo(**{**value, **nested})
 
 
 def _member(value: dict[str, Any]) -> MemberInfo:

@@ -45,8 +45,7 @@ def load_image(image_processor: Any, medium: Media) -> Any:
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         # The loaders wrap a decoder's error in one that shows the whole encoded image.
         reason = first_line(error.__context__ or error)
-        name = medium.location or "the image inside the row"
-        raise RefuseSample("undecodable-media", f"{name} does not decode: {reason}") from error
+        raise RefuseSample("undecodable-media", f"{medium.where} does not decode: {reason}") from error
 
 
 def _content(medium: Media) -> bytes | None:

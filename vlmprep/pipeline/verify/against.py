@@ -114,7 +114,9 @@ def rebuild_documents(
     ledger, counts = prepared
     fake_image = manifest.settings["fake_image"]
     places = locate(choose(account, against), ledger, fake_image)
-    job = RebuildJob(root=root, specs=source_specs(ledger), counts=counts, fake_image=fake_image)
+    job = RebuildJob(
+        root=root, specs=source_specs(ledger), counts=counts, fake_image=fake_image, pixels=manifest.settings["pixels"]
+    )
     found: list[Problem] = []
     progress.start("Rebuilding", len(places), "documents")
     with closing(engine.run(job, units_of(places))) as results:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.schema.packset import SEQUENCE_FIELDS
-from vlmprep.shardformat.members import Array
+from vlmprep.shardformat.members import ENCODED, Array
 from vlmprep.shardformat.packinfo import MediumInfo, PackInfo
 
 __all__ = ["media_problems"]
@@ -70,6 +70,9 @@ def row_problems(info: PackInfo, fields: Mapping[str, Array]) -> Iterator[str]:
             yield f"its media have {expected[name]} rows of {name} by key.json, but there is no {name}"
         elif len(fields[name]) != expected[name]:
             yield f"{name} has {len(fields[name])} rows, its media by key.json have {expected[name]}"
+    for number, medium in enumerate(info.media, start=1):
+        if sum(medium.files) != medium.rows.get(ENCODED, 0):
+            yield f"medium {number} has {medium.rows.get(ENCODED, 0)} bytes of files, its files {sum(medium.files)}"
 
 
 def grid_problems(
@@ -84,7 +87,8 @@ def grid_problems(
         rows = medium.rows.get(grid, 0)
         patches = int(grids[at : at + rows].prod(axis=1).sum())
         at += rows
-        if patches != medium.rows.get(pixels, 0):
-            yield f"medium {number} has {medium.rows.get(pixels, 0)} patches, {grid} makes {patches}"
+        found = medium.decoded[pixels].rows if pixels in medium.decoded else medium.rows.get(pixels, 0)
+        if patches != found:
+            yield f"medium {number} has {found} patches, {grid} makes {patches}"
         elif rows and patches_per_token and patches != medium.num_tokens * patches_per_token:
             yield f"medium {number} has {medium.num_tokens} placeholders, {grid} makes {patches / patches_per_token:g}"

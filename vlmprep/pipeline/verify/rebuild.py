@@ -16,6 +16,7 @@ from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.shard import sample_name
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.packset import PACKS_FILE, SAMPLES_FILE, shard_name
+from vlmprep.schema.pixels import PixelForm
 from vlmprep.shardformat.errors import BrokenPack
 from vlmprep.shardformat.index import map_index
 from vlmprep.shardformat.members import Array
@@ -56,6 +57,7 @@ class RebuildJob:
     specs: tuple[SourceSpec, ...]
     counts: CountSettings
     fake_image: Literal["pack", "sample", "none"]
+    pixels: PixelForm
 
     def open(self) -> Callable[[tuple[Place, ...]], Rebuilt]:
         """The worker's function; loads the processor."""
@@ -69,7 +71,7 @@ class Rebuilder:
     def __init__(self, job: RebuildJob) -> None:
         self._root = job.root
         self._index = map_index(job.root / PACKS_FILE)
-        self._build = DocumentMaker(job.specs, job.counts, job.fake_image)
+        self._build = DocumentMaker(job.specs, job.counts, job.fake_image, job.pixels)
 
     def __call__(self, places: tuple[Place, ...]) -> Rebuilt:
         """Compare documents that are given by rising pack."""
