@@ -14,7 +14,7 @@ import pytest
 import vlmprep
 from tests.packsets import text_pack, write_pack_set
 from vlmprep.runtime import Loader, PackSet
-from vlmprep.runtime.order import epoch_order
+from vlmprep.schema.keyed_order import keyed_order
 
 NUM_PACKS = 91
 COSTS = np.random.default_rng(0).permutation(np.repeat([900.0, 1000.0, 1100.0, 1500.0], [30, 30, 25, 6]))
@@ -158,7 +158,7 @@ def test_a_state_of_another_grouping_is_refused(packs: PackSet) -> None:
 
 
 def test_ungrouped_epochs_are_the_plain_shuffle_whatever_the_global_batch(packs: PackSet) -> None:
-    plain = epoch_order(NUM_PACKS, seed=7, epoch=0, shuffle=True).tolist()
+    plain = keyed_order(NUM_PACKS, 7, 0).tolist()
     group = loaders(packs, 2, 8, group_by="none")
     taken = flat(steps(group, 4))
     taken += flat(steps(resumed(group, packs, 1, 3, group_by="none"), 9))
@@ -186,6 +186,6 @@ def test_what_a_short_epoch_leaves_out_is_a_fair_draw(packs: PackSet) -> None:
     [loader] = loaders(packs, 1, 40)
     for epoch in range(40):
         loader.set_epoch(epoch)
-        left += sorted(set(range(NUM_PACKS)) - {k for step in loader._steps() for k in step.pack_ids})
+        left += sorted(set(range(NUM_PACKS)) - {k for step in loader.sampler for k in step.pack_ids})
     assert len(left) == 40 * 11
     assert COSTS[left].mean() == pytest.approx(COSTS.mean(), rel=0.03)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from vlmprep.runtime.listing import Part, list_epoch
 from vlmprep.runtime.order import (
     Stretch,
     Tail,
     check_group_by,
     check_tail,
     consume,
-    epoch_order,
-    grouped_order,
+    grouped_places,
     num_consumed,
     num_repeats,
     num_steps,
@@ -23,6 +24,21 @@ from vlmprep.runtime.order import (
 )
 
 PACKS = st.integers(1, 40)
+
+
+def epoch_order(num_packs: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    """Every pack once, as an epoch lists them."""
+    return list_epoch([Part(num_packs=num_packs, per_epoch=num_packs)], seed=seed, epoch=epoch, shuffle=shuffle).packs
+
+
+def grouped_order(
+    costs: NDArray[np.float64], *, seed: int, epoch: int, stretches: Sequence[Stretch], global_batch: int
+) -> NDArray[np.int64]:
+    """Every pack once, as an epoch consumes them."""
+    listed = epoch_order(len(costs), seed=seed, epoch=epoch, shuffle=True)
+    return listed[grouped_places(costs[listed], seed, epoch, stretches=stretches, global_batch=global_batch)]
+
+
 GLOBAL_BATCH = st.integers(1, 12)
 
 
@@ -75,7 +91,7 @@ def test_the_order_has_not_changed() -> None:
     np.testing.assert_array_equal(epoch_order(10, seed=5, epoch=9, shuffle=False), np.arange(10))
 
 
-@pytest.mark.parametrize(("tail", "message"), [("carry", "not offered yet"), ("wrap", "drop, pad")])
+@pytest.mark.parametrize(("tail", "message"), [("wrap", "drop, pad, carry"), ("", "drop, pad, carry")])
 def test_other_policies_are_refused(tail: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_tail(tail)

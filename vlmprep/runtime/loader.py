@@ -5,36 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from vlmprep.runtime.batch import Batch
+from vlmprep.runtime.catalogue import Catalogue
 from vlmprep.runtime.collate import Collate
+from vlmprep.runtime.epochs import Epochs
 from vlmprep.runtime.forms import form_of
-from vlmprep.runtime.order import (
-    GroupBy,
-    Stretch,
-    Tail,
-    check_group_by,
-    check_tail,
-    consume,
-    epoch_order,
-    grouped_order,
-    num_consumed,
-    num_repeats,
-    num_steps,
-    step_places,
-)
+from vlmprep.runtime.order import GroupBy, Tail
 from vlmprep.runtime.packset import PackSet
-from vlmprep.runtime.steps import PIXEL_TYPES, Finish, PixelType, Step, StepReader, choose_collate
+from vlmprep.runtime.place import Place
+from vlmprep.runtime.sampler import Share, StepSampler
+from vlmprep.runtime.steps import PIXEL_TYPES, Finish, PixelType, StepReader, choose_collate
 
 __all__ = ["Loader"]
-
-_STATE_VERSION = 2
-_IDENTITY = ("pack_set", "seed", "shuffle", "group_by", "tail")
-"""Entries of a state that say which order it is a place in."""
 
 
 class Loader:
@@ -58,15 +43,19 @@ class Loader:
         shuffle: False: pack_id order.
         group_by: Which packs share a step of a shuffled epoch: `cost` groups packs of nearly equal cost (the index's `cost`,
             what the plan made equal), so that no rank waits for a heavier one; steps stay shuffled. `none`: any packs.
-        tail: What becomes of packs that do not fill the last step of an epoch: `drop` leaves them out, `pad` fills the
-            step with repeated packs whose labels are all -100. A batch without any label has no mean loss (NaN): with
-            `pad`, sum the loss and divide by `batch.num_label_tokens_in_step`.
+        shuffle_shards: Shuffle within windows of this many shards or a few more, one window after the other, so that reads of a
+            remote set stay near each other; see vlmprep.runtime.listing for how mixed an epoch then is. Default: the whole
+            set is one window.
+        tail: What becomes of packs that do not fill the last step of an epoch: `drop` leaves them out, `carry` opens the
+            next epoch with them, `pad` fills the step with repeated packs whose labels are all -100. A batch without any
+            label has no mean loss (NaN): with `pad`, sum the loss and divide by `batch.num_label_tokens_in_step`.
         collate: `neat`, `hf`, `documents` (see vlmprep.runtime.collate), or a callable from a list of packs to a dict.
         attn_implementation: The model's attention backend.
         model_config: The model's config as transformers loads it (`model.config`); needed where a family's models differ in
             what their layers see, and the error says so.
         num_workers: Processes that read and collate ahead; 0: this process does, when asked.
         prefetch_factor: Batches that each worker reads ahead; default: torch's.
+        persistent_workers: Keep the workers from one epoch to the next.
         pixels: Type that stored pixels are restored to, here, on `device`; `stored` leaves them as uint8.
         device: Where the tensors go; default: they stay in host memory.
         max_length: Length that every row is padded to; default: the longest pack of the batch.
@@ -85,92 +74,99 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         group_by: GroupBy = "cost",
+        shuffle_shards: int | None = None,
         tail: Tail = "drop",
         collate: Literal["neat", "hf", "documents"] | Collate = "neat",
         attn_implementation: str = "sdpa",
         model_config: Any = None,
         num_workers: int = 0,
         prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
         pixels: PixelType = "float32",
         device: torch.device | str | None = None,
         max_length: int | None = None,
     ) -> None:
-        check_tail(tail)
-        check_group_by(group_by)
         if pixels not in PIXEL_TYPES:
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
-        _check_ranks(dp_rank, dp_world_size, packs_per_rank)
+        share = Share(dp_rank=dp_rank, dp_world_size=dp_world_size, packs_per_rank=packs_per_rank)
         self.packs = packs
-        self.dp_rank, self.dp_world_size, self.packs_per_rank = dp_rank, dp_world_size, packs_per_rank
-        self.seed, self.shuffle, self.tail = seed, shuffle, tail
-        self.group_by: GroupBy = group_by if shuffle else "none"
-        self.epoch = 0
-        self._stretches: tuple[Stretch, ...] = ()
+        epochs = Epochs(
+            catalogue=Catalogue([packs.index], [1], with_shards=shuffle_shards is not None),
+            seed=seed,
+            shuffle=shuffle,
+            shuffle_shards=shuffle_shards,
+            group_by=group_by if shuffle else "none",
+            tail=tail,
+        )
+        self.sampler = StepSampler(epochs, share, packs.manifest.digest)
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
+        self._persistent = persistent_workers and num_workers > 0
+        self._kept: DataLoader[Batch] | None = None
         self._device = None if device is None else torch.device(device)
         form = form_of(packs.manifest.family, model_config)
         mask = attn_implementation if collate in ("neat", "hf") else None
-        self._finish = Finish(packs.manifest.pixels, pixels, self._device, mask, form)
-        self._labelled = np.flatnonzero(packs.index.num_label_tokens > 0)
-        self._collate = choose_collate(packs, collate, attn_implementation, packs_per_rank, max_length, form)
-        if self.steps_per_epoch == 0:
+        self.finish = Finish(packs.manifest.pixels, pixels, self._device, mask, form)
+        self.reader = StepReader(
+            packs, choose_collate(packs, collate, attn_implementation, packs_per_rank, max_length, form)
+        )
+        if self.steps_per_epoch == 0 or (tail == "carry" and self.num_packs < self.global_batch):
             raise ValueError(
                 f"the pack set has {self.num_packs} packs that train, a step takes {self.global_batch} "
-                f"({dp_world_size} ranks x {packs_per_rank}): nothing is left with tail='drop'"
+                f"({dp_world_size} ranks x {packs_per_rank}): nothing is left with tail={tail!r}"
             )
 
     @property
     def num_packs(self) -> int:
         """Packs of an epoch: all but those without a label, whose samples were all refused when they were written."""
-        return len(self._labelled)
+        return self.sampler.epochs.catalogue.num_packs
 
     @property
     def global_batch(self) -> int:
         """Packs that one step consumes over all ranks."""
-        return self.dp_world_size * self.packs_per_rank
+        return self.sampler.share.global_batch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that iterating goes on with."""
+        return self.sampler.place.epoch
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of a whole epoch."""
-        return num_steps(self.num_packs, consumed=0, global_batch=self.global_batch, tail=self.tail)
+        """Steps of a whole epoch; with `tail="carry"`, of the first one, and later ones may have one more."""
+        return self.sampler.epochs.num_steps(Place(), global_batch=self.global_batch)
 
     @property
     def num_repeated_packs(self) -> int:
         """Packs without labels that will fill the last step of this epoch, over all ranks."""
-        return num_repeats(self.num_packs, consumed=self._consumed, global_batch=self.global_batch, tail=self.tail)
+        return self.sampler.epochs.num_repeats(self.sampler.place, global_batch=self.global_batch)
 
     def __len__(self) -> int:
         """Steps that iterating now would yield: those left of the current epoch."""
-        return num_steps(self.num_packs, consumed=self._consumed, global_batch=self.global_batch, tail=self.tail)
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, before = self.epoch, self._stretches
-        left = self.num_packs - self._consumed
-        for done, read in enumerate(self._batches(), 1):
-            batch = self._finish(read)
-            taken = min(done * self.global_batch, left)
-            self.epoch, self._stretches = epoch, consume(before, taken, global_batch=self.global_batch)
-            yield batch
-        self.epoch, self._stretches = epoch + 1, ()
+        start = place = self.sampler.place
+        try:
+            for done, read in enumerate(self._batches(), 1):
+                batch = self.finish(read)
+                place = self.sampler.place = self.sampler.after(start, done)
+                yield batch
+        except Exception:
+            self._kept = None  # of workers that died none must be asked again
+            raise
+        self.sampler.place = self.sampler.epochs.next_epoch(place)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; nothing changes where it is the current one."""
-        if epoch != self.epoch:
-            self.epoch, self._stretches = epoch, ()
+        self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training loop stands: a handful of numbers, the same on every rank.
 
         `stretches` are the global batches that the epoch was run with so far, and the packs that each consumed: one, and one
-        more with every change.
+        more with every change. `before` is there after an epoch whose global batch changed, with `tail="carry"`.
         """
-        return {
-            "version": _STATE_VERSION,
-            **self._identity(),
-            "epoch": self.epoch,
-            "consumed_packs": self._consumed,
-            "stretches": [[stretch.global_batch, stretch.consumed_packs] for stretch in self._stretches],
-        }
+        return self.sampler.state_of(self.sampler.place)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where another loader stood.
@@ -181,76 +177,24 @@ class Loader:
         Raises:
             ValueError: The state belongs to another pack set, seed, shuffle, grouping or tail; the message says which.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise ValueError(f"loader state has version {state.get('version')!r}, this release knows {_STATE_VERSION}")
-        own = self._identity()
-        differences = [
-            f"{name} was {state[name]!r}, is {own[name]!r}" for name in _IDENTITY if state[name] != own[name]
-        ]
-        if differences:
-            raise ValueError(f"loader state does not belong to this order: {'; '.join(differences)}")
-        self.epoch = int(state["epoch"])
-        self._stretches = tuple(
-            Stretch(global_batch=int(batch), consumed_packs=int(packs)) for batch, packs in state["stretches"]
-        )
-
-    @property
-    def _consumed(self) -> int:
-        return num_consumed(self._stretches)
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "pack_set": self.packs.manifest.digest,
-            "seed": self.seed,
-            "shuffle": self.shuffle,
-            "group_by": self.group_by,
-            "tail": self.tail,
-        }
+        self.sampler.place = self.sampler.place_of(state)
 
     def _batches(self) -> DataLoader[Batch]:
-        return DataLoader(
-            StepReader(self.packs, self._collate),
+        if self._kept is not None:
+            return self._kept
+        made = DataLoader(
+            self.reader,
             batch_size=None,
-            sampler=self._steps(),
+            sampler=self.sampler,
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch_factor,
+            persistent_workers=self._persistent,
             pin_memory=self._device is not None and self._device.type == "cuda",
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
         )
-
-    def _order(self) -> NDArray[np.int64]:
-        """[num_packs] pack_ids in the order of the epoch, what was consumed first."""
-        if self.group_by == "none":
-            return self._labelled[epoch_order(self.num_packs, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)]
-        places = grouped_order(
-            self.packs.index.cost[self._labelled],
-            seed=self.seed,
-            epoch=self.epoch,
-            stretches=self._stretches,
-            global_batch=self.global_batch,
-        )
-        return self._labelled[places]
-
-    def _steps(self) -> Iterator[Step]:
-        """This rank's share of every step that is left of the epoch."""
-        order, consumed = self._order(), self._consumed
-        own = slice(self.dp_rank * self.packs_per_rank, (self.dp_rank + 1) * self.packs_per_rank)
-        for step in range(len(self)):
-            places = step_places(order, consumed=consumed, step=step, global_batch=self.global_batch)
-            counted = places.pack_ids[~places.repeated]
-            yield Step(
-                pack_ids=tuple(places.pack_ids[own].tolist()),
-                repeated=tuple(places.repeated[own].tolist()),
-                num_label_tokens=int(self.packs.index.num_label_tokens[counted].sum(dtype=np.int64)),
-            )
-
-
-def _check_ranks(dp_rank: int, dp_world_size: int, packs_per_rank: int) -> None:
-    if dp_world_size < 1 or packs_per_rank < 1:
-        raise ValueError(f"dp_world_size and packs_per_rank are at least 1, got {dp_world_size} and {packs_per_rank}")
-    if not 0 <= dp_rank < dp_world_size:
-        raise ValueError(f"dp_rank must be one of 0..{dp_world_size - 1}, got {dp_rank}")
+        self._kept = made if self._persistent else None
+        return made
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which packs a step consumes: pure functions of (work of the packs, seed, epoch, global batch).
+"""Which packs a step consumes: pure functions of (the epoch's packs, seed, epoch, global batch).
 
 An epoch lists every pack once. Steps take `global_batch` packs at a time from wherever the epoch stands; rank `r` takes
 its `packs_per_rank` from place `r * packs_per_rank` of the step. Neither ranks nor workers enter the order, so what is
@@ -7,6 +7,8 @@ left of an epoch can be dealt to any number of them.
     epoch order   | 7 2 9 0 | 5 1 8 3 | 6 4 . . |        10 packs, global batch 4
     drop            step 0    step 1                     6 and 4 are left out of this epoch
     pad             step 0    step 1    6 4 (7 2)        7 and 2 repeat, without labels
+    carry           step 0    step 1                     6 and 4 open the next epoch:
+                  | 6 4 0 8 | 3 9 7 1 | 2 5 ...
 
 Where steps group packs by cost, the order depends on the global batch, and what was consumed under one is no beginning of the
 order under another. So an epoch remembers its stretches, (global batch, packs consumed), and what is left is grouped anew:
@@ -17,14 +19,14 @@ order under another. So an epoch remembers its stretches, (global batch, packs c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from itertools import pairwise
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmprep.schema.keyed_order import keyed_order
 from vlmprep.schema.step_order import step_order
 
 __all__ = [
@@ -35,15 +37,14 @@ __all__ = [
     "check_group_by",
     "check_tail",
     "consume",
-    "epoch_order",
-    "grouped_order",
+    "grouped_places",
     "num_consumed",
     "num_repeats",
     "num_steps",
     "step_places",
 ]
 
-Tail: TypeAlias = Literal["drop", "pad"]
+Tail: TypeAlias = Literal["drop", "pad", "carry"]
 """What becomes of the packs that do not fill the last step of an epoch."""
 
 GroupBy: TypeAlias = Literal["cost", "none"]
@@ -56,10 +57,6 @@ def check_tail(tail: str) -> None:
     Raises:
         ValueError: It is none of `Tail`.
     """
-    if tail == "carry":
-        raise ValueError(
-            "tail='carry' (the rest of an epoch opens the next one) is not offered yet; use 'drop' or 'pad'"
-        )
     if tail not in get_args(Tail):
         raise ValueError(f"tail must be one of {', '.join(get_args(Tail))}, got {tail!r}")
 
@@ -105,66 +102,74 @@ def consume(stretches: tuple[Stretch, ...], num_packs: int, *, global_batch: int
     return (*stretches, Stretch(global_batch=global_batch, consumed_packs=num_packs))
 
 
-def epoch_order(num_packs: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
-    """Every pack_id once, in the order of an epoch.
-
-    Args:
-        num_packs: Packs of the set.
-        seed: Any integer.
-        epoch: 0-based.
-        shuffle: False: in pack_id order.
-
-    Returns:
-        [num_packs] int64.
-    """
-    return keyed_order(num_packs, seed, epoch) if shuffle else np.arange(num_packs, dtype=np.int64)
-
-
-def grouped_order(
-    work: NDArray[np.float64], *, seed: int, epoch: int, stretches: Sequence[Stretch], global_batch: int
+def grouped_places(
+    work: NDArray[Any],
+    *key: int,
+    stretches: Sequence[Stretch],
+    global_batch: int,
+    windows: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Every pack once: those consumed, as they were consumed, then the rest in steps of nearly equal work.
+    """Every place of an epoch's list once: those consumed, as they were consumed, then the rest in steps of nearly equal work.
 
     Args:
-        work: [num_packs] what a step's packs are to be equal in.
-        seed: Any integer.
-        epoch: 0-based.
+        work: [num_packs] what a step's packs are to be equal in, in the order of the epoch's list.
+        key: Any integers (`seed, epoch`), of the order of the steps.
         stretches: Of the epoch so far.
         global_batch: Packs per step from here on.
+        windows: [num_packs] rising; packs leave their window only to fill a step that two windows share. None: one window.
 
     Returns:
-        [num_packs] int64.
+        [num_packs] int64. The last places, which fill no step, stay where they are.
     """
     if not stretches or stretches[-1].global_batch != global_batch:
         stretches = (*stretches, Stretch(global_batch=global_batch, consumed_packs=0))
     order: list[NDArray[np.int64]] = []
-    left = rest = epoch_order(len(work), seed=seed, epoch=epoch, shuffle=True)
+    left = rest = np.arange(len(work))
     for stretch in stretches:
-        places = step_order(work[left], seed, epoch, global_batch=stretch.global_batch)
+        within = None if windows is None else windows[left]
+        places = _steps_in_windows(work[left], within, key, stretch.global_batch)
         taken, not_taken = np.split(places, [stretch.consumed_packs])
         order.append(left[taken])
         left, rest = left[np.sort(not_taken)], left[not_taken]
     return np.concatenate([*order, rest])
 
 
+def _steps_in_windows(
+    work: NDArray[Any], windows: NDArray[np.int64] | None, key: tuple[int, ...], global_batch: int
+) -> NDArray[np.int64]:
+    """`step_order` of each window by itself; windows end where steps do."""
+    if windows is None or not len(windows) or windows[0] == windows[-1]:
+        return step_order(work, *key, global_batch=global_batch)
+    parts = [
+        start + step_order(work[start:stop], *key, window, global_batch=global_batch)
+        for window, (start, stop) in enumerate(_window_borders(windows, global_batch))
+    ]
+    return np.concatenate(parts)
+
+
+def _window_borders(windows: NDArray[np.int64], global_batch: int) -> Iterator[tuple[int, int]]:
+    ends = np.flatnonzero(np.diff(windows)) + 1
+    ends = ends // global_batch * global_batch
+    borders = np.unique(np.concatenate([[0], ends, [len(windows)]])).tolist()
+    yield from pairwise(borders)
+
+
 def num_steps(num_packs: int, *, consumed: int, global_batch: int, tail: Tail) -> int:
     """Steps that the rest of an epoch makes.
 
     Args:
-        num_packs: Packs of the set.
+        num_packs: Packs of the epoch.
         consumed: Packs of the epoch that earlier steps took.
         global_batch: Packs per step, over all ranks.
         tail: What becomes of the last ones.
     """
     rest = max(num_packs - consumed, 0)
-    return rest // global_batch if tail == "drop" else -(-rest // global_batch)
+    return -(-rest // global_batch) if tail == "pad" else rest // global_batch
 
 
 def num_repeats(num_packs: int, *, consumed: int, global_batch: int, tail: Tail) -> int:
     """Packs without labels that fill the last step of the rest of an epoch, over all ranks."""
-    if tail == "drop":
-        return 0
-    return -max(num_packs - consumed, 0) % global_batch
+    return -max(num_packs - consumed, 0) % global_batch if tail == "pad" else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -16,10 +15,11 @@ from vlmprep.runtime.forms import ModelForm
 from vlmprep.runtime.offers import check_hf, check_neat
 from vlmprep.runtime.packset import PackSet
 from vlmprep.runtime.pixels import restore_all
+from vlmprep.runtime.sampler import Step
 from vlmprep.schema.packset import IGNORE_INDEX
 from vlmprep.schema.pixels import PixelRule
 
-__all__ = ["PIXEL_TYPES", "Finish", "PixelType", "Step", "StepReader", "choose_collate"]
+__all__ = ["PIXEL_TYPES", "Finish", "PixelType", "StepReader", "choose_collate"]
 
 PixelType: TypeAlias = Literal["float32", "bfloat16", "stored"]
 PIXEL_TYPES: dict[PixelType, torch.dtype] = {
@@ -28,16 +28,6 @@ PIXEL_TYPES: dict[PixelType, torch.dtype] = {
     "stored": torch.uint8,
 }
 """What a loader can turn pixels into."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One rank's share of a step."""
-
-    pack_ids: tuple[int, ...]
-    repeated: tuple[bool, ...]
-    num_label_tokens: int
-    """Of the whole step, over all ranks."""
 
 
 class StepReader(Dataset[Batch]):

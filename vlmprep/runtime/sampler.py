@@ -1,0 +1,147 @@
+"""One rank's share of every step, in order, and the state that says where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from vlmprep.runtime.epochs import Epochs
+from vlmprep.runtime.order import step_places
+from vlmprep.runtime.place import Place
+
+__all__ = ["Share", "Step", "StepSampler", "Steps"]
+
+_STATE_VERSION = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One rank's share of a step."""
+
+    pack_ids: tuple[int, ...]
+    repeated: tuple[bool, ...]
+    num_label_tokens: int
+    """Of the whole step, over all ranks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which packs of a step are one rank's.
+
+    Raises:
+        ValueError: There is no such rank, or a step without packs.
+    """
+
+    dp_rank: int
+    dp_world_size: int
+    packs_per_rank: int
+
+    def __post_init__(self) -> None:
+        ranks = self.dp_world_size
+        if ranks < 1 or self.packs_per_rank < 1:
+            raise ValueError(f"dp_world_size and packs_per_rank are at least 1, got {ranks} and {self.packs_per_rank}")
+        if not 0 <= self.dp_rank < ranks:
+            raise ValueError(f"dp_rank must be one of 0..{ranks - 1}, got {self.dp_rank}")
+
+    @property
+    def global_batch(self) -> int:
+        """Packs of a step over all ranks."""
+        return self.dp_world_size * self.packs_per_rank
+
+    @property
+    def places(self) -> slice:
+        """Where this rank's packs are in a step."""
+        return slice(self.dp_rank * self.packs_per_rank, (self.dp_rank + 1) * self.packs_per_rank)
+
+
+class StepSampler(Sampler[Step]):
+    """What is left of the current epoch; iterating moves nothing here.
+
+    `place` is where the next iteration begins. Loaders of other makes take it as their `sampler`, with `batch_size=None`, over
+    a `StepReader`.
+
+    Args:
+        epochs: The order.
+        share: This rank's.
+        pack_set: Digest of what is read.
+    """
+
+    def __init__(self, epochs: Epochs, share: Share, pack_set: str) -> None:
+        self.epochs, self.share = epochs, share
+        self._identity = {"pack_set": pack_set, **epochs.policy()}
+        self.place = Place()
+
+    def __len__(self) -> int:
+        return self.epochs.num_steps(self.place, global_batch=self.share.global_batch)
+
+    def __iter__(self) -> Steps:
+        return Steps(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; nothing changes where it is the current one."""
+        if epoch != self.place.epoch:
+            self.place = self.epochs.start(epoch, global_batch=self.share.global_batch)
+
+    def after(self, place: Place, num_steps: int) -> Place:
+        """Where an epoch stands after more steps."""
+        return self.epochs.after(place, num_steps, global_batch=self.share.global_batch)
+
+    def state_of(self, place: Place) -> dict[str, Any]:
+        """A place, and of which order."""
+        return {"version": _STATE_VERSION, **self._identity, **place.to_json()}
+
+    def place_of(self, state: dict[str, Any]) -> Place:
+        """The place that a state tells.
+
+        Raises:
+            ValueError: It is a place in another order; the message says what differs.
+        """
+        if state.get("version") != _STATE_VERSION:
+            raise ValueError(f"loader state has version {state.get('version')!r}, this release knows {_STATE_VERSION}")
+        own = self._identity
+        differences = [f"{name} was {state[name]!r}, is {own[name]!r}" for name in own if state[name] != own[name]]
+        if differences:
+            raise ValueError(f"loader state does not belong to this order: {'; '.join(differences)}")
+        return Place.from_json(state)
+
+
+class Steps(Iterator[Step]):
+    """The steps from a place to the end of its epoch; a `Stateful` as torchdata knows it."""
+
+    def __init__(self, sampler: StepSampler) -> None:
+        self._sampler = sampler
+        self._start(sampler.place)
+
+    def __next__(self) -> Step:
+        if self._done == self._num_steps:
+            raise StopIteration
+        sampler, share = self._sampler, self._sampler.share
+        places = step_places(
+            self._order, consumed=self._from.consumed, step=self._done, global_batch=share.global_batch
+        )
+        self._done += 1
+        counted = places.pack_ids[~places.repeated]
+        labels = sampler.epochs.catalogue.column("num_label_tokens", counted)
+        return Step(
+            pack_ids=tuple(places.pack_ids[share.places].tolist()),
+            repeated=tuple(places.repeated[share.places].tolist()),
+            num_label_tokens=int(labels.sum(dtype=np.int64)),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the steps that were given out end; `StepSampler.place_of` reads it, and so does a loader."""
+        return self._sampler.state_of(self._sampler.after(self._from, self._done))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind what a state counts."""
+        self._start(self._sampler.place_of(state))
+
+    def _start(self, place: Place) -> None:
+        epochs, batch = self._sampler.epochs, self._sampler.share.global_batch
+        self._from, self._done = place, 0
+        self._num_steps = epochs.num_steps(place, global_batch=batch)
+        self._order = epochs.pack_ids(place, global_batch=batch)
