@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-__all__ = ["PIXEL_RULE", "WrittenPack", "text_pack", "write_pack_set"]
+__all__ = ["PIXEL_RULE", "WrittenPack", "signed", "text_pack", "write_pack_set"]
 
 PIXEL_RULE = {
     "arithmetic": "fused",
@@ -124,8 +124,15 @@ def write_pack_set(
         "plan": {"digest": "0" * 64, "seed": 0},
         **(changes or {}),
     }
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    (root / "manifest.json").write_text(json.dumps(signed(manifest)))
     return root
+
+
+def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the digest of everything else in it."""
+    value = {name: entry for name, entry in manifest.items() if name != "digest"}
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return {**value, "digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _write_shard(

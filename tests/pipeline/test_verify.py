@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.packed import PackedDemo, pack_demo
+from tests.packsets import signed
 from vlmprep.engines.local import LocalEngine
 from vlmprep.pipeline.verify import Problem, Verification, verify
 from vlmprep.schema.packset import PACKS
@@ -69,7 +70,7 @@ def packs_of(packset: Path, shard: int) -> list[int]:
 def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
     value = json.loads(path.read_text())
     change(value)
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(signed(value) if path.name == "manifest.json" else value))
 
 
 def columns_of(packset: Path) -> dict[str, np.ndarray]:

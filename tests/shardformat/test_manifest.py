@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.packsets import signed
 from vlmprep.schema.packset import FORMAT_VERSION
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.errors import BrokenPackSet, NewerFormat
@@ -41,7 +42,21 @@ MANIFEST = Manifest(
 
 
 def read(value: dict[str, Any]) -> Manifest:
-    return Manifest.from_bytes(json.dumps(value).encode(), "s3://bucket/set")
+    """Read a manifest that says its own digest rightly."""
+    return Manifest.from_bytes(json.dumps(signed(value)).encode(), "s3://bucket/set")
+
+
+def test_its_own_digest_is_that_of_everything_else() -> None:
+    value = json.loads(MANIFEST.to_bytes())
+    assert value["digest"] == MANIFEST.digest == signed(value)["digest"]
+    for changed in ({**value, "pad_token_id": 1}, {**value, "digest": "0" * 64}, {**value, "digest": None}):
+        with pytest.raises(
+            BrokenPackSet, match=r"set: manifest\.json is not what was written: its content has SHA-256 "
+        ):
+            Manifest.from_bytes(json.dumps(changed).encode(), "set")
+    del value["digest"]
+    with pytest.raises(BrokenPackSet, match="its digest says None"):
+        Manifest.from_bytes(json.dumps(value).encode(), "set")
 
 
 def test_a_manifest_comes_back() -> None:

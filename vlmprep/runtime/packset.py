@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from operator import index as as_int
 from typing import Any
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 
 from vlmprep.runtime.encoded import DecodedBy, PackDecoder
 from vlmprep.runtime.store import LocalStore, Store, open_store
+from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import MANIFEST, PACKS_FILE
 from vlmprep.shardformat.errors import BrokenPackSet, broken_pack
 from vlmprep.shardformat.index import PackIndex, map_index, read_index
@@ -21,6 +23,11 @@ from vlmprep.shardformat.pack import check_digest, decode_info, decode_pack
 from vlmprep.shardformat.packinfo import PackInfo
 
 __all__ = ["PackSet", "open"]
+
+REDO = (
+    "Or delete it with manifest.json, and a shard with its receipt, too, and run the same `vlmprep pack` command again: "
+    "it keeps the rest."
+)
 
 
 class PackSet(Dataset[dict[str, Tensor]]):
@@ -132,7 +139,7 @@ def open(  # noqa: A001 - vlmprep.open is the contract
 
     Args:
         path: Local folder, or URL of one that fsspec knows.
-        verify: Check the size of every file now, and the digest of every pack when it is read.
+        verify: Check the size of every file and the digest of packs.arrow now, and the digest of every pack when it is read.
         processor: Folder or hub name of the processor that decodes the media of a set packed with `--pixels encoded`;
             default: where it lay then. Other sets need none.
         trust_remote_code: Whether code that comes with that processor may run.
@@ -140,7 +147,8 @@ def open(  # noqa: A001 - vlmprep.open is the contract
     Raises:
         IncompletePackSet: There is no manifest.
         NewerFormat: A later release wrote it.
-        BrokenPackSet: A file is missing or has another size than the manifest says.
+        BrokenPackSet: A file is missing or has another size than the manifest says, or packs.arrow or the manifest itself
+            is not what was written.
     """
     store = open_store(path)
     try:
@@ -149,7 +157,7 @@ def open(  # noqa: A001 - vlmprep.open is the contract
         raise missing_manifest(store.where) from error
     if verify:
         _check_sizes(store, manifest)
-    index = _open_index(store)
+    index = _open_index(store, manifest if verify else None)
     if len(index) != manifest.num_packs:
         raise BrokenPackSet(
             f"{store.where}: {PACKS_FILE} lists {len(index)} packs, {MANIFEST} says {manifest.num_packs}"
@@ -158,10 +166,25 @@ def open(  # noqa: A001 - vlmprep.open is the contract
     return PackSet(store, manifest, index, verify=verify, decoded_by=by)
 
 
-def _open_index(store: Store) -> PackIndex:
+def _open_index(store: Store, manifest: Manifest | None = None) -> PackIndex:
+    """packs.arrow, held against its digest before anything of it is believed where a manifest is given."""
     if isinstance(store, LocalStore):
+        if manifest is not None:
+            _check_index(sha256_file(store.root / PACKS_FILE), manifest, store.where)
         return map_index(store.root / PACKS_FILE)
-    return read_index(store.read(PACKS_FILE), f"{store.where}/{PACKS_FILE}")
+    data = store.read(PACKS_FILE)
+    if manifest is not None:
+        _check_index(hashlib.sha256(data).hexdigest(), manifest, store.where)
+    return read_index(data, f"{store.where}/{PACKS_FILE}")
+
+
+def _check_index(sha256: str, manifest: Manifest, where: str) -> None:
+    record = manifest.files.get(PACKS_FILE)
+    if record is None or record.sha256 != sha256:
+        says = f"says {record.sha256[:16]}..." if record else "has no digest of it"
+        raise BrokenPackSet(
+            f"{where}/{PACKS_FILE} has SHA-256 {sha256[:16]}..., {MANIFEST} {says}.", f"Restore it from a copy. {REDO}"
+        )
 
 
 def _check_sizes(store: Store, manifest: Manifest) -> None:
@@ -174,7 +197,7 @@ def _check_sizes(store: Store, manifest: Manifest) -> None:
             has = "is missing" if found is None else f"has {found} bytes"
             raise BrokenPackSet(
                 f"{store.where}/{name} {has}, {MANIFEST} says {size} bytes.",
-                "Restore it from a copy, or delete it with its receipt and the manifest and run `vlmprep pack` again.",
+                f"Restore it from a copy. {REDO}",
             )
 
 

@@ -86,7 +86,8 @@ def write_index(sink: BinaryIO | Path | str, columns: Mapping[str, Any]) -> None
 def _open(source: pa.NativeFile, where: str) -> PackIndex:
     try:
         table = pa.ipc.open_file(source).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+        table.validate()  # columns that claim more rows than the file has bytes for
+    except (pa.ArrowException, OSError) as error:
         raise BrokenPackSet(f"{where} is no Arrow file: {error}") from error
     if table.schema != PACKS:
         raise BrokenPackSet(f"{where} has columns {table.schema.names}, expected {PACKS.names} of fixed types")

@@ -7,11 +7,15 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from vlmprep.schema.files import canonical_json
 from vlmprep.schema.packset import FORMAT_VERSION, MANIFEST
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.errors import BrokenPackSet, IncompletePackSet, NewerFormat
 
 __all__ = ["FileRecord", "Manifest", "RowCounts", "ShardRecord", "missing_manifest"]
+
+DIGEST = "digest"
+"""Name of the manifest's digest of itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +92,16 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 of the canonical JSON: the identity of the pack set, contents included."""
-        return hashlib.sha256(self._canonical()).hexdigest()
+        """SHA-256 of the canonical JSON: the identity of the pack set, contents included; manifest.json says it too."""
+        return _digest(self._plain())
 
     def to_bytes(self) -> bytes:
-        """manifest.json for people: sorted keys, indented, a newline at the end."""
-        return json.dumps(self._plain(), sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
+        """manifest.json for people: sorted keys, indented, a newline at the end; its own digest is in it."""
+        value = {**self._plain(), DIGEST: self.digest}
+        return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
 
     def _plain(self) -> dict[str, Any]:
         return {**asdict(self), "pixels": {name: rule.to_json() for name, rule in self.pixels.items()}}
-
-    def _canonical(self) -> bytes:
-        return json.dumps(self._plain(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Manifest:
@@ -111,17 +113,24 @@ class Manifest:
 
         Raises:
             NewerFormat: A later release wrote it.
-            BrokenPackSet: It is no manifest.
+            BrokenPackSet: It is no manifest, or not the one that was written.
         """
         try:
             value = json.loads(data)
             version = int(value["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
+            found = _digest({name: entry for name, entry in value.items() if name != DIGEST})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BrokenPackSet(f"{where}: {MANIFEST} not understood: {type(error).__name__}: {error}") from error
         if version > FORMAT_VERSION:
             raise NewerFormat(
                 f"{where} has format version {version}, this release of vlmprep reads up to {FORMAT_VERSION}.",
                 f"Install vlmprep {value.get('vlmprep_version', 'of a later version')} or newer.",
+            )
+        if found != value.get(DIGEST):
+            raise BrokenPackSet(
+                f"{where}: {MANIFEST} is not what was written: its content has SHA-256 {found[:16]}..., "
+                f"its {DIGEST} says {str(value.get(DIGEST))[:16]}...",
+                "Restore it from a copy, or delete it and run the same `vlmprep pack` command again.",
             )
         try:
             return _from_json(value)
@@ -137,7 +146,13 @@ def missing_manifest(where: str) -> IncompletePackSet:
     )
 
 
+def _digest(value: dict[str, Any]) -> str:
+    """SHA-256 of everything in manifest.json but this digest itself."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
 def _from_json(value: dict[str, Any]) -> Manifest:
+    value = {name: entry for name, entry in value.items() if name != DIGEST}
     known = {field.name for field in fields(Manifest)}
     if set(value) != known:
         raise ValueError(f"missing {sorted(known - set(value))}, unknown {sorted(set(value) - known)}")
