@@ -156,6 +156,8 @@ class Setup:
             flat = [document for documents in split for document in documents]
             return [Placed(row=row, place=slice(0, len(each)), document=each) for row, each in enumerate(flat)]
         placed = []
+        if self.collate == "flat":
+            split = [[document for documents in split for document in documents]]
         for row, documents in enumerate(split):
             start = 0
             for document in documents:
@@ -164,11 +166,17 @@ class Setup:
         return placed
 
     def batch(
-        self, root: Path, split: Sequence[Sequence[Document]], fake: Document | None = None, **loader: Any
+        self,
+        root: Path,
+        split: Sequence[Sequence[Document]],
+        fake: Document | None = None,
+        *,
+        changes: dict[str, Any] | None = None,
+        **loader: Any,
     ) -> vlmprep.runtime.Batch:
         """Packs as one batch, through a pack set on disk and the loader."""
         packs = [lay_pack(documents, fake) for documents in split]
-        name = {"family": manifest_name(self.family)}
+        name = {"family": manifest_name(self.family), **(changes or {})}
         written = write_pack_set(root, packs, compression="none", pixels=rules_of(self.model), changes=name)
         [batch] = vlmprep.Loader(
             vlmprep.open(written),

@@ -5,6 +5,7 @@
 `hf`         what transformers' own models take for packed input without patching: no mask where none is needed, documents
              kept apart by positions that restart
 `documents`  every document a row of its own, padded: right under every backend and for every kind of layer
+`flat`, `thd`  documents end to end, with where each begins: joined.py
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from vlmprep.runtime.rows import (
     row_length,
     rows_of,
     split_documents,
+    token_types,
 )
 
 __all__ = [
@@ -76,8 +78,8 @@ def neat(
     """
     check_neat(form, attn_implementation)
     made = neat_numbered(batch, padding_idx, max_length, form)
-    numbers, token_types = made["attention_mask"], made.get("mm_token_type_ids")
-    return {**made, "attention_mask": attention_mask_for(numbers, attn_implementation, form, token_types)}
+    numbers, kinds = made["attention_mask"], made.get("mm_token_type_ids")
+    return {**made, "attention_mask": attention_mask_for(numbers, attn_implementation, form, kinds)}
 
 
 def neat_numbered(
@@ -92,7 +94,7 @@ def neat_numbered(
         "labels": labels_as_rows(batch, size),
         "attention_mask": numbers,
         "position_ids": rows_of(batch, "position_ids", size, 0),
-        **_token_types(batch, size, form),
+        **token_types(batch, size, form),
         **joined_media(batch),
         "_packed_seq_ids": numbers,
         **media_counts(batch),
@@ -100,7 +102,7 @@ def neat_numbered(
 
 
 def attention_mask_for(
-    numbers: Tensor, attn_implementation: str, form: ModelForm = PLAIN, token_types: Tensor | None = None
+    numbers: Tensor, attn_implementation: str, form: ModelForm = PLAIN, kinds: Tensor | None = None
 ) -> Tensor | dict[str, Tensor]:
     """The mask that an attention backend understands; see `neat`.
 
@@ -108,7 +110,7 @@ def attention_mask_for(
         numbers: [B, S] document numbers, 0 where nothing is to be seen.
         attn_implementation: One of `BACKENDS`.
         form: What the model's layers look at.
-        token_types: [B, S] kinds of tokens, where images see themselves whole.
+        kinds: [B, S] kinds of tokens, where images see themselves whole.
     """
     if attn_implementation == "flash_attention_2":
         return numbers
@@ -117,7 +119,7 @@ def attention_mask_for(
     masks = {}
     for kind in form.layers:
         sliding = kind == SLIDING
-        whole = image_runs(token_types) if sliding and form.image_blocks and token_types is not None else None
+        whole = image_runs(kinds) if sliding and form.image_blocks and kinds is not None else None
         visible = block_causal(numbers, form.window if sliding else None, whole)
         masks[kind] = visible if attn_implementation == "sdpa" else additive(visible)
     return masks if len(masks) > 1 else masks[form.layers[0]]
@@ -156,8 +158,8 @@ def hf(
     check_hf(len(batch), attn_implementation, form)
     made = hf_numbered(batch, padding_idx, max_length, form)
     if "attention_mask" in made:
-        numbers, token_types = made["attention_mask"], made["mm_token_type_ids"]
-        made["attention_mask"] = attention_mask_for(numbers, attn_implementation, form, token_types)
+        numbers, kinds = made["attention_mask"], made["mm_token_type_ids"]
+        made["attention_mask"] = attention_mask_for(numbers, attn_implementation, form, kinds)
     return made
 
 
@@ -177,7 +179,7 @@ def hf_numbered(
         "use_cache": False,
         **({"attention_mask": rows_of(batch, "attention_mask", size, 0)} if form.image_blocks else {}),
         **(sequence_borders(positions) if form.recurrent else {}),
-        **_token_types(batch, size, form),
+        **token_types(batch, size, form),
         **joined_media(batch),
     }
 
@@ -215,11 +217,6 @@ def documents(
         "position_ids": torch.stack([going_on(document, size) for document in whole], dim=-2),
         "use_cache": False,
         **hidden_tokens(split, size),
-        **_token_types(split, size, form),
+        **token_types(split, size, form),
         **joined_media(batch),
     }
-
-
-def _token_types(batch: Sequence[Pack], size: int, form: ModelForm) -> dict[str, Tensor]:
-    field = "mm_token_type_ids"
-    return {form.token_types_name: rows_of(batch, field, size, 0)} if form.token_types and field in batch[0] else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -17,7 +17,7 @@ from vlmprep.runtime.order import GroupBy, Tail
 from vlmprep.runtime.packset import PackSet
 from vlmprep.runtime.place import Place
 from vlmprep.runtime.sampler import Share, StepSampler
-from vlmprep.runtime.steps import PIXEL_TYPES, Finish, PixelType, StepReader, choose_collate
+from vlmprep.runtime.steps import PIXEL_TYPES, CollateChoice, CollateName, Finish, PixelType, StepReader, choose_collate
 
 __all__ = ["Loader"]
 
@@ -49,7 +49,8 @@ class Loader:
         tail: What becomes of packs that do not fill the last step of an epoch: `drop` leaves them out, `carry` opens the
             next epoch with them, `pad` fills the step with repeated packs whose labels are all -100. A batch without any
             label has no mean loss (NaN): with `pad`, sum the loss and divide by `batch.num_label_tokens_in_step`.
-        collate: `neat`, `hf`, `documents` (see vlmprep.runtime.collate), or a callable from a list of packs to a dict.
+        collate: `neat`, `hf`, `documents` (see vlmprep.runtime.collate), `flat`, `thd` (vlmprep.runtime.joined), or a callable
+            from a list of packs to a dict.
         attn_implementation: The model's attention backend.
         model_config: The model's config as transformers loads it (`model.config`); needed where a family's models differ in
             what their layers see, and the error says so.
@@ -58,7 +59,9 @@ class Loader:
         persistent_workers: Keep the workers from one epoch to the next.
         pixels: Type that stored pixels are restored to, here, on `device`; `stored` leaves them as uint8.
         device: Where the tensors go; default: they stay in host memory.
-        max_length: Length that every row is padded to; default: the longest pack of the batch.
+        max_length: Length that every row is padded to; default: the longest pack of the batch. The pack size of the set gives all
+            batches one shape (`flat`: times `packs_per_rank`).
+        document_alignment: Multiple that `thd` pads every document to; default: what the pack set was planned with.
 
     Raises:
         ValueError: An argument is not offered, or the pack set does not fill one step.
@@ -76,7 +79,7 @@ class Loader:
         group_by: GroupBy = "cost",
         shuffle_shards: int | None = None,
         tail: Tail = "drop",
-        collate: Literal["neat", "hf", "documents"] | Collate = "neat",
+        collate: CollateName | Collate = "neat",
         attn_implementation: str = "sdpa",
         model_config: Any = None,
         num_workers: int = 0,
@@ -85,6 +88,7 @@ class Loader:
         pixels: PixelType = "float32",
         device: torch.device | str | None = None,
         max_length: int | None = None,
+        document_alignment: int | None = None,
     ) -> None:
         if pixels not in PIXEL_TYPES:
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
@@ -106,9 +110,14 @@ class Loader:
         form = form_of(packs.manifest.family, model_config)
         mask = attn_implementation if collate in ("neat", "hf") else None
         self.finish = Finish(packs.manifest.pixels, pixels, self._device, mask, form)
-        self.reader = StepReader(
-            packs, choose_collate(packs, collate, attn_implementation, packs_per_rank, max_length, form)
+        choice = CollateChoice(
+            collate=collate,
+            backend=attn_implementation,
+            packs_per_rank=packs_per_rank,
+            max_length=max_length,
+            document_alignment=document_alignment,
         )
+        self.reader = StepReader(packs, choose_collate(packs, choice, form))
         if self.steps_per_epoch == 0 or (tail == "carry" and self.num_packs < self.global_batch):
             raise ValueError(
                 f"the pack set has {self.num_packs} packs that train, a step takes {self.global_batch} "

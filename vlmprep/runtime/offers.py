@@ -5,10 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
+
 from vlmprep.runtime.forms import SLIDING, ModelForm
 from vlmprep.runtime.rows import Pack, split_documents
+from vlmprep.shardformat.index import PackIndex
+from vlmprep.shardformat.manifest import Manifest
 
-__all__ = ["BACKENDS", "check_hf", "check_neat", "check_together"]
+__all__ = ["BACKENDS", "alignment_of", "check_flat", "check_hf", "check_neat", "check_thd", "check_together"]
 
 BACKENDS = ("flash_attention_2", "sdpa", "eager")
 """Attention implementations that `neat` has a mask for."""
@@ -64,6 +68,59 @@ def check_hf(num_rows: int, attn_implementation: str, form: ModelForm) -> None:
             f"collate='hf' has masks for images that see themselves whole under sdpa and eager, not under "
             f"{attn_implementation}. Use one of them, or collate='documents'."
         )
+
+
+def check_flat(form: ModelForm) -> None:
+    """Refuse what `flat` cannot offer.
+
+    Raises:
+        ValueError: Lengths alone do not say what such a model must see.
+    """
+    _check_answered(form, "flat")
+    _check_causal(form, "flat")
+
+
+def check_thd(form: ModelForm) -> None:
+    """Refuse what `thd` cannot offer.
+
+    Raises:
+        ValueError: Lengths alone do not say what such a model must see, or layers with a state would run through padding.
+    """
+    _check_answered(form, "thd")
+    _check_causal(form, "thd")
+    if form.recurrent:
+        raise ValueError(
+            f"collate='thd' tells attention where documents begin, and {form.family} has layers that carry a state past "
+            "them and through the padding between them. Use collate='documents', or 'flat' where the kernels for packed "
+            "sequences are installed."
+        )
+
+
+def alignment_of(manifest: Manifest, index: PackIndex, asked: int | None) -> int:
+    """The multiple that `thd` pads documents to: what the plan counted, or another one that surely fits.
+
+    Args:
+        manifest: Of the pack set.
+        index: Of the pack set.
+        asked: None: what the plan counted.
+
+    Raises:
+        ValueError: Documents padded to that multiple may not fit into a pack.
+    """
+    planned = int(manifest.settings.get("document_alignment", 1))
+    asked = planned if asked is None else asked
+    if asked < 1:
+        raise ValueError(f"document_alignment must be at least 1, got {asked}")
+    if planned % asked == 0:
+        return asked
+    documents = index.num_samples.astype(np.int64) + 1  # one may be a fake image
+    longest = int((index.num_tokens + documents * (asked - 1)).max(initial=0))
+    if longest > manifest.pack_size:
+        raise ValueError(
+            f"document_alignment={asked}, but the pack set was planned for {planned}: padded, a pack may take {longest} tokens "
+            f"instead of {manifest.pack_size}. Plan it with --document-alignment {asked}."
+        )
+    return asked
 
 
 def check_together(batch: Sequence[Pack], form: ModelForm) -> None:
@@ -122,4 +179,12 @@ def _check_answered(form: ModelForm, collate: str) -> None:
     if form.open_question is not None:
         raise ValueError(
             f"collate={collate!r} for {form.family} depends on {form.open_question}: give the model's config (model_config)"
+        )
+
+
+def _check_causal(form: ModelForm, collate: str) -> None:
+    if form.image_blocks:
+        raise ValueError(
+            f"collate={collate!r} has no mask, and images of {form.family} see themselves whole, as this config says. "
+            "Use collate='hf' or 'neat' with sdpa, or 'documents'."
         )

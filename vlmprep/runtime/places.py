@@ -11,7 +11,21 @@ from torch import Tensor
 from vlmprep.runtime.masks import positions_within
 from vlmprep.runtime.rows import Pack, rows_of
 
-__all__ = ["going_on", "hidden_tokens", "restarting", "sequence_borders"]
+__all__ = ["check_whole", "going_on", "hidden_tokens", "restarting", "sequence_borders"]
+
+
+def check_whole(pack: Pack, collate: str) -> None:
+    """Refuse packs that a form without a mask cannot say.
+
+    Raises:
+        ValueError: The pack hides tokens inside a document.
+    """
+    masked = pack["attention_mask"] == 0
+    if bool((masked[:-1] & ~masked[1:]).any()):
+        raise ValueError(
+            f"collate={collate!r} cannot hide tokens inside a document, as --fake-image sample makes them: without a mask "
+            "the document would see them. Use collate='neat', or pack with --fake-image pack."
+        )
 
 
 def restarting(pack: Pack, size: int) -> Tensor:
@@ -23,13 +37,7 @@ def restarting(pack: Pack, size: int) -> Tensor:
     Raises:
         ValueError: The pack hides tokens inside a document.
     """
-    numbers = pack["attention_mask"]
-    masked = numbers == 0
-    if bool((masked[:-1] & ~masked[1:]).any()):
-        raise ValueError(
-            "collate='hf' cannot hide tokens inside a document, as --fake-image sample makes them: without a mask the "
-            "document would see them. Use collate='neat', or pack with --fake-image pack."
-        )
+    check_whole(pack, "hf")
     positions = _with_places(pack)
     padding = torch.arange(size - positions.shape[-1]).expand(*positions.shape[:-1], -1)
     return torch.cat([positions, padding.to(positions.dtype)], dim=-1)

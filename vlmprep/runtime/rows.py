@@ -8,11 +8,21 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from vlmprep.runtime.forms import ModelForm
 from vlmprep.runtime.pixels import concatenate
 from vlmprep.schema.packset import IGNORE_INDEX, SEQUENCE_FIELDS
 from vlmprep.shardformat.members import PIXEL_FIELDS
 
-__all__ = ["Pack", "joined_media", "labels_as_rows", "media_counts", "row_length", "rows_of", "split_documents"]
+__all__ = [
+    "Pack",
+    "joined_media",
+    "labels_as_rows",
+    "media_counts",
+    "row_length",
+    "rows_of",
+    "split_documents",
+    "token_types",
+]
 
 Pack: TypeAlias = Mapping[str, Tensor]
 """A pack's tensors by field, as `packs[k]` gives them."""
@@ -53,6 +63,12 @@ def rows_of(batch: Sequence[Pack], field: str, size: int, padding: int) -> Tenso
 def labels_as_rows(batch: Sequence[Pack], size: int) -> Tensor:
     """[B, size] int64 labels."""
     return rows_of(batch, "labels", size, IGNORE_INDEX)
+
+
+def token_types(batch: Sequence[Pack], size: int, form: ModelForm) -> dict[str, Tensor]:
+    """[B, size] kinds of tokens under the name that the model's forward has for them; nothing where it takes none."""
+    field = "mm_token_type_ids"
+    return {form.token_types_name: rows_of(batch, field, size, 0)} if form.token_types and field in batch[0] else {}
 
 
 def joined_media(batch: Sequence[Pack]) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -12,16 +13,19 @@ from torch.utils.data import Dataset
 from vlmprep.runtime.batch import Batch
 from vlmprep.runtime.collate import Collate, Pack, attention_mask_for, documents, hf_numbered, neat_numbered
 from vlmprep.runtime.forms import ModelForm
-from vlmprep.runtime.offers import check_hf, check_neat
+from vlmprep.runtime.joined import flat, thd
+from vlmprep.runtime.offers import alignment_of, check_flat, check_hf, check_neat, check_thd
 from vlmprep.runtime.packset import PackSet
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.runtime.sampler import Step
 from vlmprep.schema.packset import IGNORE_INDEX
 from vlmprep.schema.pixels import PixelRule
 
-__all__ = ["PIXEL_TYPES", "Finish", "PixelType", "StepReader", "choose_collate"]
+__all__ = ["PIXEL_TYPES", "CollateChoice", "CollateName", "Finish", "PixelType", "StepReader", "choose_collate"]
 
 PixelType: TypeAlias = Literal["float32", "bfloat16", "stored"]
+CollateName: TypeAlias = Literal["neat", "hf", "documents", "flat", "thd"]
+_NAMES = ", ".join(map(repr, get_args(CollateName)))
 PIXEL_TYPES: dict[PixelType, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -85,19 +89,41 @@ class Finish:
         return batch
 
 
-def choose_collate(
-    packs: PackSet, collate: str | Collate, backend: str, packs_per_rank: int, max_length: int | None, form: ModelForm
-) -> Collate:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollateChoice:
+    """How a loader was asked to collate."""
+
+    collate: str | Collate
+    backend: str
+    packs_per_rank: int
+    max_length: int | None
+    document_alignment: int | None
+
+
+def choose_collate(packs: PackSet, choice: CollateChoice, form: ModelForm) -> Collate:
     """The collate that workers run; masks stay document numbers, which are small to hand over."""
-    settings: dict[str, Any] = {"padding_idx": packs.manifest.pad_token_id, "max_length": max_length, "form": form}
-    if collate == "neat":
-        check_neat(form, backend)
+    settings: dict[str, Any] = {
+        "padding_idx": packs.manifest.pad_token_id,
+        "max_length": choice.max_length,
+        "form": form,
+    }
+    if choice.document_alignment is not None and choice.collate != "thd":
+        raise ValueError(f"document_alignment is what collate='thd' pads documents to, got collate={choice.collate!r}")
+    if choice.collate == "neat":
+        check_neat(form, choice.backend)
         return partial(neat_numbered, **settings)
-    if collate == "hf":
-        check_hf(packs_per_rank, backend, form)
+    if choice.collate == "hf":
+        check_hf(choice.packs_per_rank, choice.backend, form)
         return partial(hf_numbered, **settings)
-    if collate == "documents":
+    if choice.collate == "flat":
+        check_flat(form)
+        return partial(flat, **settings)
+    if choice.collate == "thd":
+        check_thd(form)
+        aligned = alignment_of(packs.manifest, packs.index, choice.document_alignment)
+        return partial(thd, document_alignment=aligned, **settings)
+    if choice.collate == "documents":
         return partial(documents, **settings)
-    if callable(collate):
-        return collate
-    raise ValueError(f"collate must be 'neat', 'hf', 'documents' or a callable, got {collate!r}")
+    if callable(choice.collate):
+        return choice.collate
+    raise ValueError(f"collate must be {_NAMES} or a callable, got {choice.collate!r}")
