@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from vlmprep.demo.processor import Family
 
-__all__ = ["PackedDemo", "pack_demo"]
+__all__ = ["PackedDemo", "pack_demo", "without_images"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

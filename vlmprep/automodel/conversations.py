@@ -7,7 +7,7 @@ example = {"conversation": [{"role": "user", "content": [{"type": "image", "imag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
@@ -28,12 +28,14 @@ __all__ = [
     "extract_media",
     "for_template",
     "media_of",
+    "medium_in",
     "sample_of",
     "unread_keys",
 ]
 
 Conversation: TypeAlias = Sequence[Mapping[str, Any]]
 """Messages, each with a role and a content: a text, or a list of items."""
+ToMedia: TypeAlias = Callable[[MediaKind, Mapping[str, Any]], Media]
 
 KINDS: tuple[MediaKind, ...] = get_args(MediaKind)
 VALUE_KEYS = {kind: (kind, f"{kind}_url", "url", "path", "base64") for kind in KINDS}
@@ -73,7 +75,7 @@ def media_of(conversation: Conversation) -> list[Medium]:
         RefuseSample: An item of a medium's type holds none, or asks for settings of its own.
     """
     return [
-        _medium(kind, item)
+        medium_in(kind, item)
         for message in conversation
         for item in items_of(message)
         if (kind := kind_of(item)) is not None
@@ -99,7 +101,12 @@ def kind_of(item: Mapping[str, Any]) -> MediaKind | None:
     return found[0] if found else None
 
 
-def _medium(kind: MediaKind, item: Mapping[str, Any]) -> Medium:
+def medium_in(kind: MediaKind, item: Mapping[str, Any]) -> Medium:
+    """The medium of an item.
+
+    Raises:
+        RefuseSample: It holds none, or asks for settings of its own.
+    """
     value = next((item[key] for key in VALUE_KEYS[kind] if item.get(key) is not None), None)
     if value is None:
         raise RefuseSample("missing-media", f"an item of type {kind} holds none: its keys are {', '.join(item)}")
@@ -193,25 +200,31 @@ def _bare(item: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "text", "text": text_of(item)} if kind is None else {"type": kind}
 
 
-def sample_of(conversation: Conversation, row: int) -> Sample:
-    """A conversation as vlmprep's families read it; its media are places, not files.
+def place_of(kind: MediaKind, _: Mapping[str, Any]) -> Media:
+    """A medium that is a place in the conversation, and no file."""
+    return Media(kind=kind, content=b"")
+
+
+def sample_of(conversation: Conversation, row: int, to_media: ToMedia = place_of) -> Sample:
+    """A conversation as vlmprep's families read it.
 
     Args:
         conversation: The messages, with thoughts, calls and switches of the loss as in vlmprep's sources.
         row: Its place in the batch.
+        to_media: What an item of a medium's kind becomes.
 
     Raises:
         RefuseSample: A message holds something that is none of these.
     """
-    messages = tuple(_message(at, message) for at, message in enumerate(conversation))
+    messages = tuple(_message(at, message, to_media) for at, message in enumerate(conversation))
     return Sample(source="batch", row=row, sample_id=str(row), messages=messages)
 
 
-def _message(at: int, message: Mapping[str, Any]) -> Message:
+def _message(at: int, message: Mapping[str, Any], to_media: ToMedia) -> Message:
     role = str(message.get("role"))
     return Message(
         role=role,
-        parts=tuple(map(_part, items_of(message))),
+        parts=tuple(_part(item, to_media) for item in items_of(message)),
         learn=is_learned(at, role, message),
         reasoning=thought_of(at, message),
         tool_calls=calls_of_message(at, message),
@@ -220,9 +233,9 @@ def _message(at: int, message: Mapping[str, Any]) -> Message:
     )
 
 
-def _part(item: Mapping[str, Any]) -> Part:
+def _part(item: Mapping[str, Any], to_media: ToMedia) -> Part:
     kind = kind_of(item)
-    return Text(text=text_of(item)) if kind is None else Media(kind=kind, content=b"")
+    return Text(text=text_of(item)) if kind is None else to_media(kind, item)
 
 
 def unread_keys(message: Mapping[str, Any]) -> set[str]:

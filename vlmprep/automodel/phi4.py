@@ -14,7 +14,7 @@ from vlmprep.automodel.media import audio_rate, sound_of
 from vlmprep.automodel.templates import rendered
 from vlmprep.schema.errors import RefuseSample
 
-__all__ = ["collate_phi4"]
+__all__ = ["collate_phi4", "with_sounds"]
 
 TAG = re.compile(r"<\|audio_([0-9]+)\|>")
 """Where the published data sets put a sound into a user's text."""
@@ -32,7 +32,7 @@ def collate_phi4(examples: Sequence[Mapping[str, Any]], processor: Any) -> Batch
     rows = ensure_rgb([example["conversation"] for example in examples])
     if "audios" in inspect.signature(type(processor).__call__).parameters:
         return _remote(examples, list(rows), processor)
-    placed = [_with_sounds(conversation, example) for conversation, example in zip(rows, examples, strict=True)]
+    placed = [with_sounds(conversation, example) for conversation, example in zip(rows, examples, strict=True)]
     return collate(examples, placed, processor, Call(padding_side="right"))
 
 
@@ -44,8 +44,12 @@ def _sounds(example: Mapping[str, Any]) -> list[Any]:
     return beside if isinstance(beside, list) and beside and isinstance(beside[0], Mapping | tuple) else [beside]
 
 
-def _with_sounds(conversation: Conversation, example: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The conversation with the sounds beside it in the places of their tags."""
+def with_sounds(conversation: Conversation, example: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conversation with the sounds beside it (`example["audio"]`) in the places of their tags.
+
+    Raises:
+        RefuseSample: The text names others than are there.
+    """
     sounds = _sounds(example)
     if not sounds:
         return [dict(message) for message in conversation]

@@ -26,7 +26,7 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import Family, FamilySettings
 from vlmprep.schema.files import canonical_json
 
-__all__ = ["load_family"]
+__all__ = ["family_of", "load_family"]
 
 FAMILIES: dict[str, Callable[..., Family]] = {
     "Gemma4Processor": Gemma4,
@@ -68,9 +68,21 @@ def load_family(settings: FamilySettings) -> Family:
 
 
 def _load(settings: FamilySettings) -> Family:
-    processor = load_processor(settings)
+    return family_of(load_processor(settings), load_config(settings), settings)
+
+
+def family_of(processor: Any, config: Any, settings: FamilySettings) -> Family:
+    """Wrap a processor that is loaded already in its family.
+
+    Args:
+        processor: The model's own.
+        config: The model's config; None: the family's defaults.
+        settings: Everything but where the processor lies.
+
+    Raises:
+        StopRun: Its model is not one that vlmprep packs.
+    """
     name = type(processor).__name__
-    config = load_config(settings)
     refuse_unpackable(processor, config)
     family: Callable[..., Family] = FAMILIES.get(name, general_family)
     family = MODELS.get((name, getattr(config, "model_type", "")), family)

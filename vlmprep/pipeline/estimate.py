@@ -29,11 +29,13 @@ from vlmprep.counting.rows import count_rows, media_state
 from vlmprep.engines.local import LocalEngine
 from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.loading import load_family
+from vlmprep.packing.document import check_media
 from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.recognize import Kind
 from vlmprep.pipeline.settings import CountSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.schema.family import Family
 from vlmprep.schema.files import canonical_json, read_json, write_json
 from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, REFUSED
 from vlmprep.schema.progress import Progress
@@ -43,7 +45,7 @@ from vlmprep.sources.row_files import OpenFiles, groups_of, open_rows
 from vlmprep.sources.rows import Chunk
 from vlmprep.sources.spec import SourceSpec, find_sources
 
-__all__ = ["estimate"]
+__all__ = ["estimate", "fake_image_counts"]
 
 TOTALS = (
     "num_tokens",
@@ -138,6 +140,7 @@ class ChunkCounter:
                 media=self._media,
                 family=family,
                 count_with_fake=self._settings.count_with_fake,
+                check_media=check_media if self._settings.verify_media else None,
             )
 
     def _still_true(self, unit: ChunkUnit, rows: RowReader) -> bool:
@@ -210,7 +213,7 @@ def estimate(
         progress.finish()
         num_rows = sum(unit.chunk.num_rows for unit in units)
         progress.start("Counting", num_rows, "rows")
-        counting = engine if num_rows > WORTH_WORKERS_ROWS else LocalEngine(0)
+        counting = engine if num_rows > WORTH_WORKERS_ROWS or settings.verify_media else LocalEngine(0)
         with closing(counting.run(EstimateJob(settings=settings, frozen=frozen), units)) as counted:
             for done in counted:
                 progress.advance(done)
@@ -256,17 +259,22 @@ def ledger_settings(settings: CountSettings) -> dict[str, Any]:
 
 def _ledger_settings(settings: CountSettings) -> dict[str, Any]:
     family = load_family(settings.family)
-    encoded, count, _ = family.fake_image()
     return {
         "processor": {**asdict(settings.family), "options": [list(pair) for pair in settings.family.options]},
         "fingerprint": fingerprint(family, settings.family),
         "limits": settings.limits(),
-        "fake_image": {
-            "num_tokens": encoded.num_tokens,
-            "num_visual_tokens": count.num_visual_tokens,
-            "stored_bytes": count.stored_bytes,
-            **asdict(count.work),
-        },
+        "fake_image": fake_image_counts(family),
+    }
+
+
+def fake_image_counts(family: Family) -> dict[str, int]:
+    """What a family's fake image takes, by the ledger's names."""
+    encoded, count, _ = family.fake_image()
+    return {
+        "num_tokens": encoded.num_tokens,
+        "num_visual_tokens": count.num_visual_tokens,
+        "stored_bytes": count.stored_bytes,
+        **asdict(count.work),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import xxhash
@@ -13,12 +13,17 @@ from vlmprep.shardformat.members import Array, Compression, decode_member, descr
 from vlmprep.shardformat.packinfo import PackInfo
 from vlmprep.shardformat.tarpack import parse_members
 
-__all__ = ["INFO_SUFFIX", "check_digest", "decode_info", "decode_pack", "encode_pack"]
+__all__ = ["INFO_SUFFIX", "check_digest", "decode_info", "decode_pack", "encode_pack", "in_order"]
 
 INFO_SUFFIX = "json"
 """Suffix of key.json, the first member of a pack."""
 
 _ORDER = {field: place for place, field in enumerate(SEQUENCE_FIELDS + MEDIA_FIELDS)}
+
+
+def in_order(fields: Iterable[str]) -> list[str]:
+    """Fields as packs have them: the sequence's, media's, others by name."""
+    return sorted(fields, key=lambda field: (_ORDER.get(field, len(_ORDER)), field))
 
 
 def encode_pack(
@@ -38,7 +43,7 @@ def encode_pack(
     Raises:
         ValueError: A field's array has no place in a pack.
     """
-    names = sorted(fields, key=lambda field: (_ORDER.get(field, len(_ORDER)), field))
+    names = in_order(fields)
     members = {field: describe_member(field, fields[field], compression=compression) for field in names}
     encoded = [encode_member(field, fields[field], compression=compression) for field in names]
     return [(INFO_SUFFIX, replace(info, members=members).to_bytes()), *encoded]

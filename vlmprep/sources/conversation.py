@@ -54,7 +54,7 @@ class RowReader:
         record = self._record(row, data)
         own_id = sample_id(record, row)
         try:
-            messages, tools = self._messages(record), tools_of(record, self.spec.columns)
+            messages, tools = self.messages(record), tools_of(record, self.spec.columns)
         except RefuseSample as refusal:
             refusal.sample_id = own_id
             raise
@@ -66,7 +66,12 @@ class RowReader:
         kind, key, values = split_row(data)
         return record_of_members(key, values, self.spec.columns) if kind == "members" else values
 
-    def _messages(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
+    def messages(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The conversation of a row that is parsed already.
+
+        Raises:
+            RefuseSample: It makes none.
+        """
         columns = media_columns(record, self.spec.columns)
         rows = message_column(record, self.spec.columns)
         messages = tuple(self._message(at, value, columns) for at, value in enumerate(rows))

@@ -29,7 +29,7 @@ from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.files import read_json
 from vlmprep.schema.ledger import ENCODER_WORK
 
-__all__ = ["make_plan"]
+__all__ = ["fake_of", "make_plan"]
 
 ONE_PROJECTION = ("phi4_multimodal",)
 """Families whose models project all sounds of a batch another way as soon as any image is in it; see docs/leaks.md."""
@@ -70,7 +70,7 @@ def make_plan(
 def _make(ledger: Ledger, settings: PlanSettings, costing: Costing, out: Path, identity: dict[str, Any]) -> None:
     _check_fake_counts(ledger, settings)
     check_weights(ledger, settings.weights)
-    fake = _fake_of(ledger, settings, costing)
+    fake = fake_of(ledger, settings, costing)
     room = make_room(settings, fake)
     found = find_candidates(ledger, uses_of_rows(ledger, settings.weights), settings, room, costing)
     candidates = found.candidates
@@ -132,7 +132,8 @@ def _family_settings(ledger: Ledger) -> FamilySettings:
     return FamilySettings(**processor)
 
 
-def _fake_of(ledger: Ledger, settings: PlanSettings, costing: Costing) -> Fake:
+def fake_of(ledger: Ledger, settings: PlanSettings, costing: Costing) -> Fake:
+    """What a pack without pictures keeps room for."""
     if settings.fake_image != "pack":
         return Fake()
     counts = ledger.settings["fake_image"]
