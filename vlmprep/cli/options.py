@@ -175,6 +175,13 @@ AllowOutsideMedia = Annotated[
     bool, typer.Option("--allow-outside-media", help="Accept media paths outside the media folder.")
 ]
 AllowRemoteMedia = Annotated[bool, typer.Option("--allow-remote-media", help="Fetch media from http and https URLs.")]
+VerifyMedia = Annotated[
+    bool,
+    typer.Option(
+        "--verify-media",
+        help="Decode all media while counting, so that packing refuses none and packs are full; takes about as long as packing.",
+    ),
+]
 CountWithFake = Annotated[
     bool,
     typer.Option(
@@ -294,6 +301,7 @@ class CountOptions:
     allow_outside_media: AllowOutsideMedia = False
     allow_remote_media: AllowRemoteMedia = False
     count_with_fake: CountWithFake = False
+    verify_media: VerifyMedia = False
 
     def settings(self, processor: str) -> CountSettings:
         """As settings of a stage."""
@@ -315,6 +323,7 @@ class CountOptions:
             allow_outside_media=self.allow_outside_media,
             allow_remote_media=self.allow_remote_media,
             count_with_fake=self.count_with_fake,
+            verify_media=self.verify_media,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import xxhash
@@ -76,6 +76,7 @@ def count_rows(
     media: HeaderReader,
     family: Family,
     count_with_fake: bool = False,
+    check_media: Callable[[Sample, Sequence[MediaCount], Family], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Count some rows of one source.
 
@@ -86,6 +87,7 @@ def count_rows(
         media: Reads media headers.
         family: Counts media and encodes text.
         count_with_fake: Count samples without pictures once more, with a fake image in them.
+        check_media: Raises RefuseSample where media that were counted do not decode; None believes their headers.
 
     Returns:
         A record of schema.ledger.LEDGER for each row, in order.
@@ -105,15 +107,28 @@ def count_rows(
         except RefuseSample as refusal:
             _refuse(record, refusal)
     encoded = family.encode_all([(sample, counts) for _, sample, counts in measured])
-    for (record, _, counts), found in zip(measured, encoded, strict=True):
-        if isinstance(found, RefuseSample):
-            _refuse(record, found)
-        else:
-            record |= {"status": OK, "num_tokens": found.num_tokens, "num_label_tokens": found.num_label_tokens}
-            record["num_left_out_characters"] = found.num_left_out_characters
-            record |= _where_to_cut(found, counts)
+    for (record, sample, counts), found in zip(measured, encoded, strict=True):
+        try:
+            if isinstance(found, RefuseSample):
+                raise found
+            if check_media is not None:
+                check_media(sample, counts, family)
+            record |= _counted(found, counts)
+        except RefuseSample as refusal:
+            _refuse(record, refusal)
     _count_with_fake([entry for entry in without_pictures if entry[0]["status"] == OK], family)
     return records
+
+
+def _counted(encoded: Encoded, counts: Sequence[MediaCount]) -> dict[str, Any]:
+    """What a record says of a sample that can be used."""
+    return {
+        "status": OK,
+        "num_tokens": encoded.num_tokens,
+        "num_label_tokens": encoded.num_label_tokens,
+        "num_left_out_characters": encoded.num_left_out_characters,
+        **_where_to_cut(encoded, counts),
+    }
 
 
 def _where_to_cut(encoded: Encoded, counts: Sequence[MediaCount]) -> dict[str, Any]:

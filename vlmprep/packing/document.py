@@ -18,7 +18,7 @@ from vlmprep.schema.media import ImageSize, Loader, MediaCount, MediaSize
 from vlmprep.schema.packset import IGNORE_INDEX
 from vlmprep.shardformat.packinfo import DecodedInfo
 
-__all__ = ["Document", "HeaderReader", "Medium", "build_document", "build_fake_document", "size_of"]
+__all__ = ["Document", "HeaderReader", "Medium", "build_document", "build_fake_document", "check_media", "size_of"]
 
 
 class HeaderReader(Protocol):
@@ -126,6 +126,21 @@ def build_document(
     )
     document = _document(encoded, counts, loaded, family, keep_tokens)
     return document if white is None else _with_hidden(document, [all_media[at] for at in kept], encoded, family)
+
+
+def check_media(sample: Sample, counts: Sequence[MediaCount], family: Family) -> None:
+    """Decode a sample's media as `build_document` does, one at a time, and keep nothing.
+
+    Args:
+        sample: The conversation.
+        counts: One per medium, in the conversation's order.
+        family: The model's family.
+
+    Raises:
+        RefuseSample: For what `build_document` would refuse its media.
+    """
+    for medium, count in zip(sample.media(), counts, strict=True):
+        _checked_tensors(family, medium, count, None)
 
 
 def build_fake_document(family: Family) -> Document:

@@ -71,7 +71,12 @@ def run_pack(
         if len(arguments) == 1 and is_ledger(Path(arguments[0])):
             ledger = open_ledger(Path(arguments[0]))
             made_with = count_settings_of(ledger)
-            counts = replace(counts or made_with, count_with_fake=made_with.count_with_fake)
+            counts = counts or made_with
+            counts = replace(
+                counts,
+                count_with_fake=made_with.count_with_fake,
+                verify_media=counts.verify_media or made_with.verify_media,
+            )
             refuse_other_settings(
                 f"the ledger {arguments[0]}", decisive(ledger.settings), decisive(ledger_settings(counts))
             )

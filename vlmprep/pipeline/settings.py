@@ -42,6 +42,8 @@ class CountSettings:
     allow_remote_media: bool = False
     count_with_fake: bool = False
     """Samples without pictures are counted with a fake image in them too, which plans with `--fake-image sample` need."""
+    verify_media: bool = False
+    """Media are decoded as packing would decode them, so that what packing would refuse is refused in the ledger."""
 
     def __post_init__(self) -> None:
         if self.max_image_pixels < 1:
@@ -69,6 +71,7 @@ class CountSettings:
             "allow_outside_media": self.allow_outside_media,
             "allow_remote_media": self.allow_remote_media,
             "count_with_fake": self.count_with_fake,
+            "verify_media": self.verify_media,
         }
 
 
