@@ -17,7 +17,7 @@ def descended(lengths, weights, pack_of, *, pack_size, num_sweeps=64, seed=0, **
     problem = make_problem(lengths, weights, PackBounds(pack_size=pack_size, **bounds))
     num_packs = int(max(pack_of)) + 1
     scaled = np.rint(np.array(weights) * (MEAN_WEIGHT * num_packs / max(sum(weights), 1))).astype(np.int32)
-    effort = Effort(num_sweeps=num_sweeps, indulgent_sweeps=num_sweeps // 4, num_meetings=10**6)
+    effort = Effort(num_sweeps=num_sweeps, indulgent_sweeps=num_sweeps // 4, free_meetings=10**6, most_meetings=10**6)
     return exchange_descent(problem, np.array(pack_of, np.int32), scaled, num_packs, effort, seed=seed)
 
 

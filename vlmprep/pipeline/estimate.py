@@ -30,6 +30,7 @@ from vlmprep.engines.local import LocalEngine
 from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.loading import load_family
 from vlmprep.packing.document import check_media
+from vlmprep.pipeline.ahead import start_compiling
 from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.recognize import Kind
 from vlmprep.pipeline.settings import CountSettings, refuse_other_settings
@@ -208,6 +209,7 @@ def estimate(
         if not frozen:
             write_json(out / SETTINGS_FILE, wanted)
             (out / LEDGER_FILE).unlink(missing_ok=True)
+        start_compiling()
         progress.start("Finding rows", len(specs), "files")
         units = list(_units(specs, out, progress))
         progress.finish()

@@ -35,9 +35,11 @@ _TRIAL_SAMPLES, _TRIAL_PACKS, _TRIAL_SHARE = 8192, 512, 64
 """How many samples a trial has at least, how many packs they fill at least, and what part of all samples they are."""
 _PROGRESS = 0.0003
 """By how much more packs must be better: trials scatter, and fewer packs are a gain that is certain."""
-_MEETINGS, _MEETINGS_PER_SAMPLE = 2_000_000, 5
-"""Meetings of two packs that a small plan is worth, and a sample of a great one."""
-_FEWEST_SWEEPS, _MOST_SWEEPS = 80, 192
+_MEETINGS = 1_000_000
+"""Meetings of two packs that are not asked what they are worth, and half as many as a small plan may have."""
+_MEETINGS_PER_SAMPLE = 5
+"""Meetings that a great plan may have."""
+_FEWEST_SWEEPS, _MOST_SWEEPS = 160, 192
 _GREATEST_WEIGHT = 64 * MEAN_WEIGHT
 """More than that needs no telling apart: such a sample's pack is the heaviest anyway."""
 
@@ -95,9 +97,13 @@ def _num_packs(problem: PackingProblem, spare: float) -> int:
 
 
 def _effort(problem: PackingProblem) -> Effort:
-    num_sweeps = int(min(max(_MEETINGS / problem.fewest_packs, _FEWEST_SWEEPS), _MOST_SWEEPS))
-    meetings = max(_MEETINGS, _MEETINGS_PER_SAMPLE * problem.num_samples)
-    return Effort(num_sweeps=num_sweeps, indulgent_sweeps=num_sweeps // 6, num_meetings=meetings)
+    num_sweeps = int(min(max(2 * _MEETINGS / problem.fewest_packs, _FEWEST_SWEEPS), _MOST_SWEEPS))
+    return Effort(
+        num_sweeps=num_sweeps,
+        indulgent_sweeps=num_sweeps // 6,
+        free_meetings=_MEETINGS,
+        most_meetings=max(2 * _MEETINGS, _MEETINGS_PER_SAMPLE * problem.num_samples),
+    )
 
 
 def _equalized(
@@ -106,7 +112,12 @@ def _equalized(
     """Packs of equal work within all bounds, as many as asked for or as must be."""
     pack_of = longest_to_emptiest(problem, num_packs)
     # The second time is for the packs that the first repair has opened.
-    again = Effort(num_sweeps=effort.num_sweeps // 4, indulgent_sweeps=0, num_meetings=effort.num_meetings // 5)
+    again = Effort(
+        num_sweeps=effort.num_sweeps // 4,
+        indulgent_sweeps=0,
+        free_meetings=_MEETINGS // 5,
+        most_meetings=effort.most_meetings // 5,
+    )
     for each in (effort, again):
         pack_of = without_gaps(pack_of)
         num_packs = int(pack_of.max()) + 1
