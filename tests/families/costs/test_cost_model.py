@@ -55,6 +55,19 @@ def test_a_named_config_wins_over_the_sibling_and_over_the_settings(tmp_path: Pa
     assert load_cost_model(settings, named) == made[2]
 
 
+def test_a_config_of_another_familys_model_is_refused(tmp_path: Path) -> None:
+    tiny_model("qwen2_5_vl").config.save_pretrained(tmp_path)
+    settings = FamilySettings(processor=str(tmp_path))
+    assert load_cost_model(settings, family="qwen2_5_vl") == load_cost_model(settings, family="model_of_tomorrow")
+    with pytest.raises(StopRun, match=r"is of qwen2_5_vl, and the samples were counted for qwen2_vl"):
+        load_cost_model(settings, family="qwen2_vl")
+
+
+def test_models_with_the_same_encoder_share_their_counts(tmp_path: Path) -> None:
+    tiny_model("qwen3_vl").config.save_pretrained(tmp_path)
+    assert load_cost_model(FamilySettings(processor=str(tmp_path)), family="qwen3_5").per_patch > 0
+
+
 def test_without_a_config_the_run_stops_and_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StopRun, match=r"no config\.json.*\n.*--model-config.*--balance vt"):
         load_cost_model(FamilySettings(processor=str(tmp_path)))

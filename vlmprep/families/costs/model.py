@@ -15,15 +15,19 @@ from vlmprep.schema.family import FamilySettings
 __all__ = ["cost_model", "load_cost_model"]
 
 
-def load_cost_model(settings: FamilySettings, model_config: str | None = None) -> CostModel:
+def load_cost_model(
+    settings: FamilySettings, model_config: str | None = None, *, family: str | None = None
+) -> CostModel:
     """The cost model of a family's model; neither its processor nor its weights are loaded.
 
     Args:
         settings: Says where the config lies; the processor's sibling config.json unless it names another.
         model_config: Folder, file or hub name of another config, which wins.
+        family: Name of the family whose counts are to be costed; None: they are not known yet.
 
     Raises:
-        StopRun: There is no config, it cannot be loaded, or it does not say enough.
+        StopRun: There is no config, it cannot be loaded, does not say enough, or is of a model whose encoders work on other
+            counts than the family's.
     """
     config = load_config(replace(settings, model_config=model_config or settings.model_config))
     if config is None:
@@ -31,7 +35,13 @@ def load_cost_model(settings: FamilySettings, model_config: str | None = None) -
             f"there is no config.json beside the processor {settings.processor!r}, and predicted work is read from it",
             "Name the model's config with --model-config (a folder, file or hub name), or plan with --balance vt.",
         )
-    return cost_model(config)
+    model = cost_model(config)
+    if family in ENCODERS and ENCODERS[family] != ENCODERS[config.model_type]:
+        raise StopRun(
+            f"the model's config is of {config.model_type}, and the samples were counted for {family}",
+            "Name the config of the model that will be trained (--model-config), or plan with --balance vt.",
+        )
+    return model
 
 
 def cost_model(config: Any) -> CostModel:

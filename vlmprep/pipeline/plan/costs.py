@@ -57,19 +57,22 @@ class Costing:
         return {"unit": self.unit, "model": None if self.model is None else self.model.to_json()}
 
 
-def costing_of(balance: str, family: FamilySettings, model_config: str | None = None) -> Costing:
+def costing_of(
+    balance: str, processor: FamilySettings, model_config: str | None = None, *, family: str | None = None
+) -> Costing:
     """How samples are costed under a setting of `--balance`.
 
     Args:
         balance: `compute` reads the model's config.
-        family: Says where that lies.
+        processor: Says where that lies.
         model_config: Folder, file or hub name of another config.
+        family: Name of the family that the samples were counted for; None: they are not counted yet.
 
     Raises:
-        StopRun: There is no config, or it does not say enough.
+        StopRun: There is no config, it does not say enough, or it is of another family's model.
     """
     if balance != "compute":
         return Costing(model=None)
     from vlmprep.families.costs import load_cost_model  # brings transformers, which other plans do not need
 
-    return Costing(model=load_cost_model(family, model_config))
+    return Costing(model=load_cost_model(processor, model_config, family=family))

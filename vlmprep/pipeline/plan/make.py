@@ -50,7 +50,8 @@ def make_plan(
     Raises:
         StopRun: `out` holds a plan made with other settings, or no sample can be packed.
     """
-    costing = costing_of(settings.balance, _family_settings(ledger), model_config)
+    family = ledger.settings["fingerprint"]["family"]
+    costing = costing_of(settings.balance, _family_settings(ledger), model_config, family=family)
     decisive = {**settings.to_json(), "cost": costing.to_json()}
     with output_folder(out, Kind.PLAN):
         if (found := read_json(out / PLAN_FILE)) is not None:
