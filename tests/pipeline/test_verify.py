@@ -270,7 +270,7 @@ def test_two_rows_that_traded_places_name_both_packs(packset: Path) -> None:
         (lambda rows: packed_rows(rows)[0].update(reason="why not"), "it is not refused, but has a reason"),
         (lambda rows: packed_rows(rows)[0].update(sample_id=None), "it has no sample_id"),
         (lambda rows: refused_row(rows, "not-json").update(reason=None), "it is refused without a reason"),
-        (lambda rows: refused_row(rows, "undecodable-media").update(reason="made up"), "the account does not say so"),
+        (lambda rows: refused_row(rows, "undecodable-media").update(reason="made up"), "samples.parquet does not say so"),
     ],
 )
 def test_an_edited_account_is_named(packset: Path, change: Any, expected: str) -> None:
@@ -327,7 +327,9 @@ def test_a_pack_with_another_sample_than_the_account_says_is_named(packset: Path
     assert "(another) there" in about(found_in(packset), shard, pack_id)
 
 
-@pytest.mark.parametrize("name", ["samples.parquet", INDEX, RECEIPT, f"{SHARD}.idx", ".nv-meta/.info.json"])
+@pytest.mark.parametrize(
+    "name", ["samples.parquet", INDEX, RECEIPT, f"{SHARD}.idx", ".nv-meta/.info.json", "settings.json"]
+)
 def test_a_missing_file_is_named(packset: Path, name: str) -> None:
     (packset / name).unlink()
     assert about(found_in(packset), name) == "it is missing"
@@ -340,7 +342,7 @@ def test_a_missing_file_is_named(packset: Path, name: str) -> None:
         (lambda receipt: receipt.update(sha256="0"), "sha256 is 0, the manifest says"),
         (lambda receipt: receipt.update(first_pack=0), "first_pack is 0, the manifest says"),
         (lambda receipt: receipt.update(shard=7), "shard is 7, the manifest says 1"),
-        (lambda receipt: receipt.update(job="another"), "it is of job another, others of"),
+        (lambda receipt: receipt.update(job="another"), "it is of job another..., settings.json makes"),
         (lambda receipt: receipt["packs"].pop(), "packs, the manifest"),
         (lambda receipt: receipt.pop("packs"), "it is no receipt"),
         (lambda receipt: receipt["packs"][0].update(more=1), "it is no receipt"),
@@ -371,7 +373,7 @@ def test_an_edited_energon_index_is_named(packset: Path) -> None:
 
 def test_wrong_energon_counts_are_named(packset: Path) -> None:
     edit_json(packset / ".nv-meta/.info.json", lambda info: info["shard_counts"].update({SHARD: 1}))
-    assert "shard_counts" in about(found_in(packset), ".nv-meta/.info.json")
+    assert "the manifest's shards and packs" in about(found_in(packset), ".nv-meta/.info.json")
 
 
 def test_files_that_the_manifest_does_not_know_are_named(packset: Path) -> None:

@@ -4,6 +4,7 @@ run.py      the whole: files, shards in parallel, what must agree between them
 files.py    sizes and digests of the files beside the shards
 account.py  samples.parquet: every source row exactly once
 shard.py    one shard: digests, layout, every pack
+origin.py   settings.json against manifest and receipts
 receipt.py  its receipt against manifest and index
 members.py  tar headers
 tensors.py  the invariants of a pack's tensors

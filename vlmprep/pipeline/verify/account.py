@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlmprep.pipeline.accounts import PACKED, UNUSED
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.schema.ledger import REFUSED
-from vlmprep.schema.packset import SAMPLES, SAMPLES_FILE
+from vlmprep.schema.packset import SAMPLES, SAMPLES_FILE, receipt_name
 from vlmprep.shardformat.manifest import Manifest
 from vlmprep.shardformat.packinfo import SampleRef
 from vlmprep.shards.receipts import Refusal
@@ -51,9 +51,10 @@ def read_account(path: Path) -> Account | str:
     """Read samples.parquet; or say why it cannot be read."""
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # text that is no UTF-8, lists that end before they begin
     except FileNotFoundError:
         return "it is missing"
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         return f"it cannot be read: {error}"
     if table.schema.remove_metadata() != SAMPLES:
         return f"it has columns {table.schema.names}, expected {SAMPLES.names} of fixed types"
@@ -145,15 +146,30 @@ def document_problems(account: Account, num_packs: int) -> Iterator[Problem]:
         yield problem(f"its documents are numbered {found}, expected 1 to {len(found)}", pack_id=pack_id)
 
 
-def refusal_problems(account: Account, refused: list[Refusal]) -> Iterator[Problem]:
-    """Samples that a shard's receipt refuses and the table does not, or for another reason."""
-    for refusal in refused:
-        row: dict[str, Any] = {}
-        if 0 <= refusal.sample < account.table.num_rows:
-            row = account.table.slice(refusal.sample, 1).to_pylist()[0]
-        if (row.get("status"), row.get("reason_code"), row.get("reason")) != (REFUSED, refusal.code, refusal.reason):
-            where = f"{row['source']} row {row['row']} ({row['sample_id']})" if row else f"sample {refusal.sample}"
-            yield problem(f"{where} was refused while packing ({refusal.code}), the account does not say so")
+def refusal_problems(account: Account, refused: Mapping[int, Sequence[Refusal]], *, believe: bool) -> Iterator[Problem]:
+    """Samples that a shard's receipt refuses and the table does not, or for another reason.
+
+    Args:
+        account: The table.
+        refused: What receipts refuse, by shard.
+        believe: The table is what was written, so the receipt is not where they differ.
+    """
+    for shard, refusals in refused.items():
+        file = receipt_name(shard) if believe else SAMPLES_FILE
+        for refusal in refusals:
+            row: dict[str, Any] = {}
+            if 0 <= refusal.sample < account.table.num_rows:
+                row = account.table.slice(refusal.sample, 1).to_pylist()[0]
+            if (row.get("status"), row.get("reason_code"), row.get("reason")) != (
+                REFUSED,
+                refusal.code,
+                refusal.reason,
+            ):
+                name = f"{row['source']} row {row['row']} ({row['sample_id']})" if row else f"sample {refusal.sample}"
+                what = (
+                    f"{name} was refused while packing ({refusal.code}) by its receipt, {SAMPLES_FILE} does not say so"
+                )
+                yield Problem(file=file, what=what)
 
 
 def problem(what: str, pack_id: int | None = None) -> Problem:

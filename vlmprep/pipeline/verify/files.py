@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from vlmprep.pipeline.verify.problem import Problem
-from vlmprep.schema.files import read_json, sha256_file
+from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import MANIFEST, PACKS_FILE, SAMPLES_FILE, receipt_name, shard_name
 from vlmprep.shardformat.index import PackIndex
 from vlmprep.shardformat.manifest import Manifest
+from vlmprep.shards.energon import energon_files
 
 __all__ = ["file_problems", "index_problems", "stray_files"]
 
@@ -23,8 +26,6 @@ TOTALS = (
     "num_images",
     "num_videos",
 )
-ENERGON_INFO = ".nv-meta/.info.json"
-ENERGON_FILES = (ENERGON_INFO, ".nv-meta/split.yaml", ".nv-meta/dataset.yaml")
 
 
 def file_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
@@ -47,18 +48,16 @@ def file_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
 
 
 def energon_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
-    """The folder that Megatron-Energon looks for."""
-    for name in ENERGON_FILES:
-        if not (root / name).is_file():
+    """The folder that Megatron-Energon looks for: what `vlmprep pack` writes there, however it is spelled."""
+    for name, written in energon_files({shard.name: shard.num_packs for shard in manifest.shards}).items():
+        parse = json.loads if name.endswith(".json") else yaml.safe_load
+        try:
+            if repr(parse((root / name).read_bytes())) != repr(parse(written)):  # order counts
+                yield Problem(file=name, what="it does not say what the manifest's shards and packs make")
+        except FileNotFoundError:
             yield Problem(file=name, what="it is missing")
-    try:
-        info = read_json(root / ENERGON_INFO)
-    except ValueError as error:
-        yield Problem(file=ENERGON_INFO, what=f"it is no JSON: {error}")
-        return
-    expected = [[shard.name, shard.num_packs] for shard in manifest.shards]
-    if info is not None and [list(pair) for pair in info.get("shard_counts", {}).items()] != expected:
-        yield Problem(file=ENERGON_INFO, what="its shard_counts are not the manifest's shards and packs")
+        except (yaml.YAMLError, ValueError) as error:
+            yield Problem(file=name, what=f"it cannot be read: {' '.join(str(error).split())}")
 
 
 def stray_files(root: Path, manifest: Manifest) -> Iterator[Problem]:

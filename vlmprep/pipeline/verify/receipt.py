@@ -31,7 +31,13 @@ def load_receipt(root: Path, shard: int) -> Receipt | Problem:
 
 
 def receipt_problems(
-    receipt: Receipt, shard: int, record: ShardRecord, first_pack: int, rows: Sequence[PackRecord]
+    receipt: Receipt,
+    shard: int,
+    record: ShardRecord,
+    first_pack: int,
+    rows: Sequence[PackRecord],
+    *,
+    believe_index: bool,
 ) -> Iterator[Problem]:
     """Where a receipt and what others say of its shard differ.
 
@@ -41,6 +47,7 @@ def receipt_problems(
         record: What the manifest says of it.
         first_pack: Its first pack, by the manifest.
         rows: Its rows of the index; none where that cannot be read.
+        believe_index: The index is what was written, so the receipt is not where they differ.
     """
     name = receipt_name(shard)
     expected = {"shard": shard, "first_pack": first_pack, "size": record.size, "sha256": record.sha256}
@@ -51,12 +58,11 @@ def receipt_problems(
         yield Problem(file=name, what=f"it lists {len(receipt.packs)} packs, the manifest {record.num_packs}")
     for pack_id, (noted, row) in enumerate(zip_longest(receipt.packs, rows), start=first_pack):
         if noted is not None and row is not None and noted != row:
-            yield Problem(file=PACKS_FILE, pack_id=pack_id, what=differences(row, noted))
+            what = differences(noted, row, PACKS_FILE) if believe_index else differences(row, noted, "its receipt")
+            yield Problem(file=name if believe_index else PACKS_FILE, pack_id=pack_id, what=what)
 
 
-def differences(row: PackRecord, noted: PackRecord) -> str:
-    """Where a row of the index differs from its receipt."""
-    one, other = asdict(row), asdict(noted)
-    return "; ".join(
-        f"{name} is {one[name]}, its receipt says {other[name]}" for name in one if one[name] != other[name]
-    )
+def differences(wrong: PackRecord, right: PackRecord, whose: str) -> str:
+    """Where a row of index or receipt differs from the other's."""
+    one, other = asdict(wrong), asdict(right)
+    return "; ".join(f"{name} is {one[name]}, {whose} says {other[name]}" for name in one if one[name] != other[name])

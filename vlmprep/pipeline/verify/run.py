@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from vlmprep.pipeline.verify.account import Account, account_problems, read_account, refusal_problems
 from vlmprep.pipeline.verify.against import Against, prepare_rebuilding, rebuild_documents
 from vlmprep.pipeline.verify.files import file_problems, index_problems, stray_files
+from vlmprep.pipeline.verify.origin import origin_problems
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.shard import ShardFindings, ShardUnit, VerifyJob
 from vlmprep.pipeline.verify.tensors import PackRules
 from vlmprep.schema.engine import Engine
-from vlmprep.schema.packset import MANIFEST, PACKS_FILE, SAMPLES_FILE, receipt_name
+from vlmprep.schema.packset import MANIFEST, PACKS_FILE, SAMPLES_FILE
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.errors import BrokenPackSet
 from vlmprep.shardformat.index import PackIndex, map_index
@@ -66,11 +67,14 @@ def verify(root: Path, engine: Engine, progress: Progress, against: Against | No
     problems = [*file_problems(root, manifest), *stray_files(root, manifest)]
     index = open_index(root, manifest, problems)
     account = open_account(root, manifest, problems)
-    findings = _check_shards(root, manifest, index, account, engine, progress)
+    believe_index = not any(found.file == PACKS_FILE for found in problems)
+    findings = _check_shards(root, manifest, _units(manifest, index, account, believe_index), engine, progress)
     problems += [problem for found in findings for problem in found.problems]
     problems += between_shards(findings, manifest)
+    problems += origin_problems(root, manifest, {found.shard: found.job for found in findings})
     if account is not None:
-        problems += refusal_problems(account, [refusal for found in findings for refusal in found.refused])
+        believe = not any(found.file == SAMPLES_FILE for found in problems)
+        problems += refusal_problems(account, {found.shard: found.refused for found in findings}, believe=believe)
     num_rebuilt, differences = 0, tuple[Problem, ...]()
     sound = not any(found.file in (PACKS_FILE, SAMPLES_FILE) for found in problems)
     if against and prepared and account is not None and sound:  # what is not is a problem already
@@ -135,8 +139,7 @@ def rules_of(manifest: Manifest) -> PackRules:
 def _check_shards(
     root: Path,
     manifest: Manifest,
-    index: PackIndex | None,
-    account: Account | None,
+    units: Iterator[ShardUnit],
     engine: Engine,
     progress: Progress,
 ) -> list[ShardFindings]:
@@ -144,7 +147,7 @@ def _check_shards(
     job = VerifyJob(root=root, rules=rules_of(manifest))
     findings: dict[int, ShardFindings] = {}
     progress.start("Verifying", manifest.num_packs, "packs")
-    with closing(engine.run(job, _units(manifest, index, account))) as results:
+    with closing(engine.run(job, units)) as results:
         for found in results:
             findings[found.shard] = found
             progress.advance(found.num_packs)
@@ -152,7 +155,9 @@ def _check_shards(
     return [findings[shard] for shard in sorted(findings)]
 
 
-def _units(manifest: Manifest, index: PackIndex | None, account: Account | None) -> Iterator[ShardUnit]:
+def _units(
+    manifest: Manifest, index: PackIndex | None, account: Account | None, believe_index: bool
+) -> Iterator[ShardUnit]:
     first_pack = 0
     for number, record in enumerate(manifest.shards):
         yield ShardUnit(
@@ -160,6 +165,7 @@ def _units(manifest: Manifest, index: PackIndex | None, account: Account | None)
             record=record,
             first_pack=first_pack,
             rows=None if index is None else rows_of(index, first_pack, record.num_packs),
+            believe_index=believe_index,
             samples=None if account is None else account.samples(first_pack, record.num_packs),
         )
         first_pack += record.num_packs
@@ -181,8 +187,6 @@ def between_shards(findings: Sequence[ShardFindings], manifest: Manifest) -> Ite
             yield Problem(file=record.name, what=f"its content is that of {known[found.sha256]}")
     for shard, owner, usual_owner in odd_ones({found.shard: found.owner for found in findings}):
         yield Problem(file=manifest.shards[shard].name, what=f"its members belong to {owner}, others to {usual_owner}")
-    for shard, job, usual_job in odd_ones({found.shard: found.job for found in findings}):
-        yield Problem(file=receipt_name(shard), what=f"it is of job {job}, others of {usual_job}")
 
 
 def odd_ones(values: dict[int, Value | None]) -> Iterator[tuple[int, Value, Value]]:

@@ -39,6 +39,8 @@ class ShardUnit:
     first_pack: int
     rows: tuple[PackRecord, ...] | None
     """Its rows of the index; None where that cannot be read."""
+    believe_index: bool
+    """The index is what was written."""
     samples: tuple[tuple[SampleRef, ...], ...] | None
     """The documents of each of its packs by the account of the rows; None where that cannot be read."""
 
@@ -101,7 +103,9 @@ class ShardCheck:
         if isinstance(receipt, Problem):
             self._problems.append(receipt)
         else:
-            self._problems += receipt_problems(receipt, unit.shard, unit.record, unit.first_pack, rows or ())
+            self._problems += receipt_problems(
+                receipt, unit.shard, unit.record, unit.first_pack, rows or (), believe_index=unit.believe_index
+            )
             rows = receipt.packs if rows is None else rows
         try:
             with self._path.open("rb") as file:
