@@ -103,6 +103,7 @@ class Loader:
             tail=tail,
         )
         self.sampler = StepSampler(epochs, share, packs.manifest.digest)
+        self.sampler.ahead_every = max(1, num_workers) if packs.remote else 0
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
         self._persistent = persistent_workers and num_workers > 0
         self._kept: DataLoader[Batch] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from operator import index as as_int
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmprep.runtime.encoded import DecodedBy, PackDecoder
-from vlmprep.runtime.store import LocalStore, Store, open_store
+from vlmprep.runtime.remote import DEFAULT_CACHE_BYTES, Part, RemoteStore
+from vlmprep.runtime.store import Store, open_store
 from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import MANIFEST, PACKS_FILE
-from vlmprep.shardformat.errors import BrokenPackSet, broken_pack
+from vlmprep.shardformat.errors import BrokenPack, BrokenPackSet, broken_pack
 from vlmprep.shardformat.index import PackIndex, map_index, read_index
 from vlmprep.shardformat.manifest import Manifest, ShardRecord, missing_manifest
 from vlmprep.shardformat.members import ENCODED, Array
@@ -83,7 +85,7 @@ class PackSet(Dataset[dict[str, Tensor]]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.index = _open_index(self._store)
+        self.index = _open_index(self._store, self.manifest, verify=False)
 
     def _checked(self, pack_id: int) -> int:
         number = as_int(pack_id)
@@ -109,23 +111,53 @@ class PackSet(Dataset[dict[str, Tensor]]):
     def _where(self, pack_id: int) -> str:
         return f"{self._store.where}/{self._shard(pack_id).name}"
 
+    @property
+    def remote(self) -> bool:
+        """Whether reading waits for a network, so that reading ahead is worth while."""
+        return isinstance(self._store, RemoteStore)
+
+    def read_ahead(self, pack_ids: Sequence[int]) -> None:
+        """Begin to read packs that will be asked for soon, where they lie on a store: several at a time, in this order.
+
+        Raises:
+            IndexError: There is no such pack.
+        """
+        self._store.read_ahead([self._part(self._checked(pack_id)) for pack_id in pack_ids])
+
     def _read(self, pack_id: int) -> memoryview:
-        """The bytes of one pack."""
-        shard, where = self._shard(pack_id), self._where(pack_id)
-        offset, size = int(self.index.offset[pack_id]), int(self.index.size[pack_id])
-        if offset < 0 or size < 0 or offset + size > shard.size:
-            raise broken_pack(
-                where, pack_id, f"{PACKS_FILE} puts it at {offset}+{size} of the shard's {shard.size} bytes"
-            )
+        """The bytes of one pack; a copy that proves wrong is read again from where it was copied."""
+        part, where = self._part(pack_id), self._where(pack_id)
         try:
-            raw = self._store.read_range(shard.name, offset, size)
+            return self._checked_bytes(pack_id, part, where)
+        except BrokenPack:
+            if not self._store.forget(part):
+                raise
+        return self._checked_bytes(pack_id, part, where)
+
+    def _checked_bytes(self, pack_id: int, part: Part, where: str) -> memoryview:
+        try:
+            raw = self._store.read_part(part)
         except FileNotFoundError as error:
             raise broken_pack(where, pack_id, "the shard is missing") from error
-        if len(raw) != size:
-            raise broken_pack(where, pack_id, f"the shard ends after {len(raw)} of its {size} bytes at {offset}")
+        if len(raw) != part.size:
+            raise broken_pack(
+                where, pack_id, f"the shard ends after {len(raw)} of its {part.size} bytes at {part.offset}"
+            )
         if self._verify:
             check_digest(raw, int(self.index.xxh3[pack_id]), shard=where, pack_id=pack_id)
         return raw
+
+    def _part(self, pack_id: int) -> Part:
+        """Where a pack lies."""
+        shard = self._shard(pack_id)
+        offset, size = int(self.index.offset[pack_id]), int(self.index.size[pack_id])
+        if offset < 0 or size < 0 or offset + size > shard.size:
+            raise broken_pack(
+                self._where(pack_id),
+                pack_id,
+                f"{PACKS_FILE} puts it at {offset}+{size} of the shard's {shard.size} bytes",
+            )
+        return Part(shard.name, shard.sha256, offset, size)
 
 
 def open(  # noqa: A001 - vlmprep.open is the contract
@@ -134,6 +166,7 @@ def open(  # noqa: A001 - vlmprep.open is the contract
     verify: bool = True,
     processor: str | None = None,
     trust_remote_code: bool = False,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
 ) -> PackSet:
     """Open a finished pack set.
 
@@ -143,6 +176,8 @@ def open(  # noqa: A001 - vlmprep.open is the contract
         processor: Folder or hub name of the processor that decodes the media of a set packed with `--pixels encoded`;
             default: where it lay then. Other sets need none.
         trust_remote_code: Whether code that comes with that processor may run.
+        cache_bytes: What packs read from URLs may take on the local disk, all pack sets and processes of this host together,
+            beneath `$VLMPREP_CACHE` or `~/.cache/vlmprep`; 0: they are read anew every time.
 
     Raises:
         IncompletePackSet: There is no manifest.
@@ -150,14 +185,14 @@ def open(  # noqa: A001 - vlmprep.open is the contract
         BrokenPackSet: A file is missing or has another size than the manifest says, or packs.arrow or the manifest itself
             is not what was written.
     """
-    store = open_store(path)
+    store = open_store(path, cache_bytes)
     try:
         manifest = Manifest.from_bytes(store.read(MANIFEST), store.where)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise missing_manifest(store.where) from error
     if verify:
         _check_sizes(store, manifest)
-    index = _open_index(store, manifest if verify else None)
+    index = _open_index(store, manifest, verify=verify)
     if len(index) != manifest.num_packs:
         raise BrokenPackSet(
             f"{store.where}: {PACKS_FILE} lists {len(index)} packs, {MANIFEST} says {manifest.num_packs}"
@@ -166,16 +201,18 @@ def open(  # noqa: A001 - vlmprep.open is the contract
     return PackSet(store, manifest, index, verify=verify, decoded_by=by)
 
 
-def _open_index(store: Store, manifest: Manifest | None = None) -> PackIndex:
-    """packs.arrow, held against its digest before anything of it is believed where a manifest is given."""
-    if isinstance(store, LocalStore):
-        if manifest is not None:
-            _check_index(sha256_file(store.root / PACKS_FILE), manifest, store.where)
-        return map_index(store.root / PACKS_FILE)
-    data = store.read(PACKS_FILE)
-    if manifest is not None:
-        _check_index(hashlib.sha256(data).hexdigest(), manifest, store.where)
-    return read_index(data, f"{store.where}/{PACKS_FILE}")
+def _open_index(store: Store, manifest: Manifest, *, verify: bool) -> PackIndex:
+    """packs.arrow, mapped; held against its digest before anything of it is believed, where that is wanted."""
+    record = manifest.files.get(PACKS_FILE)
+    path = store.file(PACKS_FILE, record.size, record.sha256) if record else None
+    if path is None:
+        data = store.read(PACKS_FILE)
+        if verify:
+            _check_index(hashlib.sha256(data).hexdigest(), manifest, store.where)
+        return read_index(data, f"{store.where}/{PACKS_FILE}")
+    if verify:
+        _check_index(sha256_file(path), manifest, store.where)
+    return map_index(path)
 
 
 def _check_index(sha256: str, manifest: Manifest, where: str) -> None:
@@ -191,8 +228,9 @@ def _check_sizes(store: Store, manifest: Manifest) -> None:
     """Hold the size of every file against the manifest."""
     expected = {shard.name: shard.size for shard in manifest.shards}
     expected |= {name: record.size for name, record in manifest.files.items()}
+    sizes = store.sizes(expected)
     for name, size in expected.items():
-        found = store.size(name)
+        found = sizes.get(name)
         if found != size:
             has = "is missing" if found is None else f"has {found} bytes"
             raise BrokenPackSet(

@@ -16,6 +16,8 @@ from vlmprep.runtime.place import Place
 __all__ = ["Share", "Step", "StepSampler", "Steps"]
 
 _STATE_VERSION = 3
+AHEAD_PACKS = 8
+"""That a reader begins to read before it is asked for them, where reading waits for a network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class Step:
     repeated: tuple[bool, ...]
     num_label_tokens: int
     """Of the whole step, over all ranks."""
+    ahead: tuple[int, ...] = ()
+    """Packs that whoever reads this step will be asked for next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,8 @@ class StepSampler(Sampler[Step]):
         self.epochs, self.share = epochs, share
         self._identity = {"pack_set": pack_set, **epochs.policy()}
         self.place = Place()
+        self.ahead_every = 0
+        """Every so many steps the reader of a step gets another one; 0: nobody reads ahead."""
 
     def __len__(self) -> int:
         return self.epochs.num_steps(self.place, global_batch=self.share.global_batch)
@@ -130,7 +136,20 @@ class Steps(Iterator[Step]):
             pack_ids=tuple(places.pack_ids[share.places].tolist()),
             repeated=tuple(places.repeated[share.places].tolist()),
             num_label_tokens=int(labels.sum(dtype=np.int64)),
+            ahead=self._ahead(),
         )
+
+    def _ahead(self) -> tuple[int, ...]:
+        """Packs of the steps that the reader of the step just given out gets next."""
+        every, share = self._sampler.ahead_every, self._sampler.share
+        if not every:
+            return ()
+        steps = range(self._done - 1 + every, self._num_steps, every)[: max(1, AHEAD_PACKS // share.packs_per_rank)]
+        later = (
+            step_places(self._order, consumed=self._from.consumed, step=step, global_batch=share.global_batch)
+            for step in steps
+        )
+        return tuple(pack_id for places in later for pack_id in places.pack_ids[share.places].tolist())
 
     def state_dict(self) -> dict[str, Any]:
         """Where the steps that were given out end; `StepSampler.place_of` reads it, and so does a loader."""

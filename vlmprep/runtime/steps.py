@@ -42,6 +42,8 @@ class StepReader(Dataset[Batch]):
         self._collate = collate
 
     def __getitem__(self, step: Step) -> Batch:
+        if self._packs.remote:
+            self._packs.read_ahead((*step.pack_ids, *step.ahead))
         packs: list[Pack] = []
         for pack_id, repeated in zip(step.pack_ids, step.repeated, strict=True):
             pack = self._packs[pack_id]

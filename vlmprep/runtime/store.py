@@ -1,18 +1,20 @@
-"""Reading a pack set's files: from a local folder, or from any other place that fsspec knows."""
+"""Reading a pack set's files: from a local folder, or from any other place that fsspec knows (see `remote`)."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-
+from vlmprep.runtime.remote import DEFAULT_CACHE_BYTES, Part, RemoteStore
 from vlmprep.shardformat.memory import pooled_empty
+from vlmprep.stores.urls import is_url, local_path
 
-__all__ = ["LocalStore", "RemoteStore", "Store", "open_store"]
+__all__ = ["LocalStore", "Store", "open_store"]
 
 _MAX_OPEN_FILES = 128
 """Shards that one process holds open."""
@@ -24,8 +26,8 @@ class Store(Protocol):
     where: str
     """The folder, for messages."""
 
-    def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
+    def sizes(self, names: Collection[str]) -> dict[str, int]:
+        """Bytes of those files that are there."""
 
     def read(self, name: str) -> bytes:
         """A whole file.
@@ -34,16 +36,32 @@ class Store(Protocol):
             FileNotFoundError: There is none.
         """
 
-    def read_range(self, name: str, offset: int, size: int) -> memoryview:
-        """Exactly `size` bytes of a file from `offset` on, fewer only where the file ends."""
+    def read_part(self, part: Part) -> memoryview:
+        """Exactly `part.size` bytes of a file, fewer only where the file ends.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
+    def read_ahead(self, parts: Sequence[Part]) -> None:
+        """Begin to read what will be asked for soon, where waiting is what reading costs."""
+
+    def forget(self, part: Part) -> bool:
+        """Drop a copy of a part that proved wrong; whether reading it again may bring something else."""
+
+    def file(self, name: str, size: int, sha256: str) -> Path | None:
+        """A local file with the content of a whole file; None where there is none."""
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
-    """The store of a local path or an fsspec URL."""
+def open_store(path: str | os.PathLike[str], cache_bytes: int = DEFAULT_CACHE_BYTES) -> Store:
+    """The store of a local path or an fsspec URL.
+
+    Args:
+        path: The folder.
+        cache_bytes: What the cache of remote files takes at most; 0: there is none.
+    """
     text = os.fspath(path)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
-    return RemoteStore(text) if "://" in text else LocalStore(Path(text))
+    return RemoteStore(text.rstrip("/"), cache_bytes) if is_url(text) else LocalStore(Path(local_path(text)))
 
 
 class _OpenFile:
@@ -68,25 +86,37 @@ class LocalStore:
     def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
         return LocalStore, (self.root,)
 
-    def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
-        try:
-            return (self.root / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+    def sizes(self, names: Collection[str]) -> dict[str, int]:
+        """Bytes of those files that are there."""
+        found = {}
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found[name] = (self.root / name).stat().st_size
+        return found
 
     def read(self, name: str) -> bytes:
         """A whole file."""
         return (self.root / name).read_bytes()
 
-    def read_range(self, name: str, offset: int, size: int) -> memoryview:
-        """Exactly `size` bytes of a file from `offset` on, fewer only where the file ends."""
-        file = self._file(name)
-        data = memoryview(pooled_empty((size,)).data)
+    def read_part(self, part: Part) -> memoryview:
+        """Exactly `part.size` bytes of a file, fewer only where the file ends."""
+        file = self._file(part.name)
+        data = memoryview(pooled_empty((part.size,)).data)
         done = 0
-        while done < size and (count := os.preadv(file.descriptor, [data[done:]], offset + done)):
+        while done < part.size and (count := os.preadv(file.descriptor, [data[done:]], part.offset + done)):
             done += count
         return data[:done]
+
+    def read_ahead(self, parts: Sequence[Part]) -> None:
+        """Nothing: the operating system does."""
+
+    def forget(self, part: Part) -> bool:
+        """There are no copies."""
+        return False
+
+    def file(self, name: str, size: int, sha256: str) -> Path:
+        """The file itself."""
+        return self.root / name
 
     def _file(self, name: str) -> _OpenFile:
         with self._lock:
@@ -95,42 +125,3 @@ class LocalStore:
             if len(self._open) > _MAX_OPEN_FILES:
                 self._open.popitem(last=False)
         return file
-
-
-class RemoteStore:
-    """A folder at an fsspec URL; every read is one request."""
-
-    def __init__(self, url: str) -> None:
-        self.where = url
-        self._files: tuple[int, Any, str] | None = None
-
-    def __reduce__(self) -> tuple[type[RemoteStore], tuple[str]]:
-        return RemoteStore, (self.where,)
-
-    def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
-        files, root = self._connect()
-        try:
-            return int(files.size(f"{root}/{name}"))
-        except FileNotFoundError:
-            return None
-
-    def read(self, name: str) -> bytes:
-        """A whole file."""
-        files, root = self._connect()
-        data: bytes = files.cat_file(f"{root}/{name}")
-        return data
-
-    def read_range(self, name: str, offset: int, size: int) -> memoryview:
-        """Exactly `size` bytes of a file from `offset` on, fewer only where the file ends."""
-        files, root = self._connect()
-        return memoryview(np.frombuffer(files.cat_file(f"{root}/{name}", offset, offset + size), np.uint8).copy().data)
-
-    def _connect(self) -> tuple[Any, str]:
-        """This process's own file system: connections do not survive a fork."""
-        if self._files is None or self._files[0] != os.getpid():
-            import fsspec  # local pack sets are read without it
-
-            files, root = fsspec.core.url_to_fs(self.where)
-            self._files = (os.getpid(), files, root.rstrip("/"))
-        return self._files[1], self._files[2]
