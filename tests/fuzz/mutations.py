@@ -51,7 +51,7 @@ def header_flips(data: bytearray, rng: Random) -> bytearray:
 
 def cut(data: bytearray, rng: Random) -> bytearray:
     """The end is missing."""
-    return data[: rng.randrange(1, len(data))]
+    return data[: rng.randrange(1, max(2, len(data)))]
 
 
 def hole(data: bytearray, rng: Random) -> bytearray:

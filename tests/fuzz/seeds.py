@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.clips import X265, Recipe, clip, mp3, sound
 from tests.sources.pictures import encode, pictures
+from vlmprep.mediafiles.heif import teach_pillow_heif
 from vlmprep.schema.conversation import MediaKind
 
 __all__ = ["SEEDS", "seed_bytes"]
@@ -45,6 +46,11 @@ def _animated(file_format: str, **options: Any) -> Callable[[], bytes]:
         append_images=[photograph().rotate(180), photograph().rotate(90)],
         **options,
     )
+
+
+def _written_heif() -> bytes:
+    """Where pillow-heif is missing, a file that nobody reads."""
+    return encode(photograph(), "HEIF") if teach_pillow_heif() else b"\0\0\0\x18ftypheic" + bytes(400)
 
 
 PHOTOGRAPHS: dict[str, Callable[[], bytes]] = {
@@ -91,6 +97,7 @@ PHOTOGRAPHS: dict[str, Callable[[], bytes]] = {
     "im": _written("IM"),
     "dib": _written("DIB"),
     "blp": _written("BLP", "P"),
+    "heif": _written_heif,
 }
 CLIPS: dict[str, Callable[[], bytes]] = {
     "mp4": functools.partial(clip, Recipe(num_frames=6)),

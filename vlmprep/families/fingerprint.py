@@ -13,7 +13,10 @@ from vlmprep.schema.family import FamilySettings
 
 __all__ = ["fingerprint"]
 
-VERSIONED = ("transformers", "tokenizers", "torch", "torchvision", "torchcodec", "pillow", "av", "soundfile", "soxr")
+VERSIONED = (
+    *("transformers", "tokenizers", "torch", "torchvision", "torchcodec"),
+    *("pillow", "pillow-heif", "av", "soundfile", "soxr"),
+)
 """Libraries whose versions may move a count, a pixel or a sample; transformers decodes images with torchcodec if it is there."""
 PARTS = ("image_processor", "video_processor", "feature_extractor", "audio_processor")
 """What a processor calls those that work on media."""

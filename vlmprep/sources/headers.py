@@ -20,8 +20,10 @@ from typing import IO, Any, Literal, cast
 
 from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
+from vlmprep.mediafiles.heif import teach_pillow_heif
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.media import Loader
+from vlmprep.sources.unread import HEAD_BYTES, unread_image
 
 __all__ = ["upright_size"]
 
@@ -63,7 +65,7 @@ def upright_size(file: IO[bytes], name: str, loader: Loader, max_pixels: int) ->
     except RefuseSample:
         raise
     except UnidentifiedImageError:
-        raise RefuseSample("not-an-image", f"{name} is not an image that can be read") from None
+        raise unread_image(_bytes_at(file, 0, HEAD_BYTES), name, loader) from None
     except Image.DecompressionBombError as error:
         raise RefuseSample("image-too-large", f"{name}: {error}") from None
     except Exception as error:  # Pillow's plugins raise whatever broken bytes lead them to
@@ -97,6 +99,7 @@ def _formats(head: bytes) -> tuple[str, ...]:
     if head == b"\x89PNG":
         return ("PNG",)
     Image.init()
+    teach_pillow_heif()
     return tuple(name for name in Image.ID if name not in NOT_OPENED)
 
 

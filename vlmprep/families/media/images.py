@@ -8,6 +8,8 @@ from typing import Any
 
 from vlmprep.families.media.png import SIGNATURE, decode_png, is_eight_bit_png
 from vlmprep.families.wording import first_line
+from vlmprep.mediafiles.heif import teach_pillow_heif
+from vlmprep.mediafiles.jpeg import check_scans
 from vlmprep.mediafiles.opening import is_remote, open_medium
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
@@ -32,16 +34,19 @@ def load_image(image_processor: Any, medium: Media) -> Any:
         A tensor [3, height, width] uint8 where the loader is torchvision's, else a PIL.Image.Image; upright.
 
     Raises:
-        RefuseSample: It does not decode.
+        RefuseSample: It does not decode, or not in any reasonable time.
     """
     try:
         content = _content(medium)
+        teach_pillow_heif()
         if content is None:
             return image_processor.fetch_images(medium.location)
         fetch = functools.partial(_fetch_content, image_processor)
         if image_loader(image_processor) == "torchvision" and is_eight_bit_png(content):
             return decode_png(content, fetch)
         return fetch(content)
+    except RefuseSample:
+        raise
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         # The loaders wrap a decoder's error in one that shows the whole encoded image.
         reason = first_line(error.__context__ or error)
@@ -50,15 +55,13 @@ def load_image(image_processor: Any, medium: Media) -> Any:
 
 def _content(medium: Media) -> bytes | None:
     """The encoded image, where it is not the loader's turn to read a local file."""
-    location = medium.location
-    if location is None:
-        return medium.content
-    if is_remote(location):
+    content = medium.content
+    if content is None:
         with open_medium(medium) as file:
-            return file.read()
-    with open(location, "rb") as file:
-        head = file.read(len(SIGNATURE))
-        return head + file.read() if head == SIGNATURE else None
+            content = file.read()
+    check_scans(content, medium.where)
+    is_local = medium.location is not None and not is_remote(medium.location)
+    return None if is_local and not content.startswith(SIGNATURE) else content
 
 
 def _fetch_content(image_processor: Any, content: bytes) -> Any:
