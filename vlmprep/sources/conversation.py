@@ -14,7 +14,8 @@ from vlmprep.sources.columns import MediaColumn, filled, media_columns, message_
 from vlmprep.sources.members import record_of_members
 from vlmprep.sources.mentions import MediaMentions
 from vlmprep.sources.messages import FUNCTION_CALL, is_learned, own_text, refuse_words_of_others, role_of, thought_of
-from vlmprep.sources.records import parse_record, sample_id
+from vlmprep.sources.named import messages_of
+from vlmprep.sources.records import ID_COLUMNS, parse_record, sample_id
 from vlmprep.sources.spec import SourceSpec
 from vlmprep.sources.tools import calls_of_message, calls_of_text, tools_of
 from vlmprep.sources.wording import kind_of, names, shown
@@ -23,6 +24,11 @@ __all__ = ["RowReader"]
 
 TAG = re.compile(r"<(image|video|audio)>")
 Columns = dict[MediaKind, MediaColumn]
+
+
+def own_ids(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row is called, without its other columns."""
+    return {name: record[name] for name in ID_COLUMNS if name in record}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +57,7 @@ class RowReader:
         Raises:
             RefuseSample: The row is no JSON object, is not UTF-8, cannot be given by its source, or does not make a conversation.
         """
-        record = self._record(row, data)
+        record = self.record(row, data)
         own_id = sample_id(record, row)
         try:
             messages, tools = self.messages(record), tools_of(record, self.spec.columns)
@@ -60,11 +66,18 @@ class RowReader:
             raise
         return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages, tools=tools)
 
-    def _record(self, row: int, data: bytes) -> dict[str, Any]:
+    def record(self, row: int, data: bytes) -> dict[str, Any]:
+        """Parse a row.
+
+        Raises:
+            RefuseSample: It is no JSON object, is not UTF-8, or cannot be given by its source.
+        """
         if not is_blob_row(data):
-            return parse_record(row, data)
-        kind, key, values = split_row(data)
-        return record_of_members(key, values, self.spec.columns) if kind == "members" else values
+            record = parse_record(row, data)
+        else:
+            kind, key, values = split_row(data)
+            record = record_of_members(key, values, self.spec.columns) if kind == "members" else values
+        return {**own_ids(record), "messages": messages_of(self.spec.named, record)} if self.spec.named else record
 
     def messages(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
         """The conversation of a row that is parsed already.

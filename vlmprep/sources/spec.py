@@ -11,6 +11,7 @@ from typing import Any
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.folders import HUB, expanded, files_of, hub_files
 from vlmprep.sources.meta import DATASET_INFO, chosen, read_meta, without_formatting
+from vlmprep.sources.named import NAMED_HUB, named_files
 from vlmprep.sources.row_files import ENDINGS
 from vlmprep.sources.wording import names, shown
 
@@ -42,6 +43,8 @@ class SourceSpec:
     observation_tag) -> the row's own words; empty: the usual spellings."""
     sample_ratio: float = 1.0
     """How often the rows are used: up to 1 a seeded sample of them, above 1 all of them several times."""
+    named: str = ""
+    """Which public data set's own columns the rows have (`sources.named`); empty: none's."""
 
     def __post_init__(self) -> None:
         if self.name in ("", ".", "..") or not self.name.isprintable():
@@ -68,6 +71,12 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     """
     specs: list[SourceSpec] = []
     for argument in arguments:
+        if argument.startswith(NAMED_HUB):
+            specs.extend(
+                SourceSpec(name=name, path=path, media_dir=os.path.dirname(path), named=named)
+                for name, path, named in named_files(argument)
+            )
+            continue
         if argument.startswith(HUB):
             specs.extend(
                 SourceSpec(name=name, path=path, media_dir=os.path.dirname(path)) for name, path in hub_files(argument)
