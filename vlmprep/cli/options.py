@@ -179,7 +179,7 @@ VerifyMedia = Annotated[
     bool,
     typer.Option(
         "--verify-media",
-        help="Decode all media while counting, so that packing refuses none and packs are full; takes about as long as packing.",
+        help="Decode all media while counting, so that packing refuses none of them; takes half as long as packing.",
     ),
 ]
 CountWithFake = Annotated[
