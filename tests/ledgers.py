@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmprep.counting.ledger import LEDGER_FILE, SETTINGS_FILE, Ledger, chunk_path, open_ledger
-from vlmprep.schema.ledger import ENCODER_WORK, LEDGER
+from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, LEDGER_VERSION
 
 __all__ = ["FAKE_TOKENS", "made_up_ledger", "made_up_rows"]
 
@@ -70,6 +70,7 @@ def made_up_ledger(root: Path, sources: Mapping[str, pa.Table], chunk_rows: int 
     summary = {"sources": listed, "rows": {"all": num_rows, "ok": num_rows, "refused": []}, "digest": root.name}
     fake = {"num_tokens": FAKE_TOKENS + 1, "num_visual_tokens": 4, "stored_bytes": 0, **dict.fromkeys(ENCODER_WORK, 0)}
     settings = {
+        "version": LEDGER_VERSION,
         "processor": {"processor": "none", "options": []},
         "fingerprint": {"family": "made up"},
         "limits": {},

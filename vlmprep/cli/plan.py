@@ -33,8 +33,8 @@ def plan(
 
     opened = open_ledger(ledger)
     made = make_plan(opened, planning.settings(), out, model_config=model_config)
-    check_refusal_budget(opened, made, max_refused)
     if output.json:
         emit_json(report_document(inspect_plan(out)))
     elif not output.quiet:
         print_report(inspect_plan(out), results)
+    check_refusal_budget(opened, made, max_refused)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import publish, read_json
-from vlmprep.schema.ledger import LEDGER, REFUSED
+from vlmprep.schema.ledger import LEDGER, LEDGER_VERSION, REFUSED
 
 __all__ = [
     "CHUNK_KEY",
@@ -84,7 +84,7 @@ def open_ledger(root: Path) -> Ledger:
     """Open a complete ledger.
 
     Raises:
-        StopRun: There is none, or it is not complete.
+        StopRun: There is none, it is not complete, or another version of vlmprep wrote it.
     """
     summary, settings = read_json(root / LEDGER_FILE), read_json(root / SETTINGS_FILE)
     if summary is None or settings is None:
@@ -93,6 +93,11 @@ def open_ledger(root: Path) -> Ledger:
         raise StopRun(
             f"{root} is no complete ledger",
             "Run `vlmprep estimate SOURCE... --processor P --out LEDGER`; it resumes what is there.",
+        )
+    if (version := settings.get("version", 1)) != LEDGER_VERSION:
+        raise StopRun(
+            f"the ledger {root} is of format {version}, and this version of vlmprep reads and writes {LEDGER_VERSION}",
+            "Count its sources again, into another folder (`vlmprep estimate`).",
         )
     return Ledger(root=root, summary=summary, settings=settings)
 

@@ -38,7 +38,7 @@ from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Family
 from vlmprep.schema.files import canonical_json, read_json, write_json
-from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, REFUSED
+from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, LEDGER_VERSION, REFUSED
 from vlmprep.schema.progress import Progress
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.media import own_the_pixel_limit
@@ -262,6 +262,7 @@ def ledger_settings(settings: CountSettings) -> dict[str, Any]:
 def _ledger_settings(settings: CountSettings) -> dict[str, Any]:
     family = load_family(settings.family)
     return {
+        "version": LEDGER_VERSION,
         "processor": {**asdict(settings.family), "options": [list(pair) for pair in settings.family.options]},
         "fingerprint": fingerprint(family, settings.family),
         "limits": settings.limits(),

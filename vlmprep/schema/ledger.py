@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["CUTTABLE_TOKENS", "ENCODER_WORK", "LEDGER", "MEDIUM", "OK", "REFUSED"]
+__all__ = ["CUTTABLE_TOKENS", "ENCODER_WORK", "LEDGER", "LEDGER_VERSION", "MEDIUM", "OK", "REFUSED"]
 
+LEDGER_VERSION = 2
+"""Of a ledger's files; one higher with every change that older or newer code cannot read."""
 OK = "ok"
 REFUSED = "refused"
 

@@ -10,7 +10,7 @@ PLAN/
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, write_json
 
-__all__ = ["CUTS", "PLAN_FILE", "Plan", "PlannedPacks", "Unfit", "open_plan", "write_plan"]
+__all__ = ["CUTS", "PLAN_FILE", "PLAN_VERSION", "Plan", "PlannedPacks", "Unfit", "check_version", "open_plan", "write_plan"]
 
 PLAN_FILE = "plan.json"
+PLAN_VERSION = 2
+"""Of a plan's files; one higher with every change that older or newer code cannot read."""
 BINS = pa.schema(
     [
         ("samples", pa.large_list(pa.field("item", pa.int64(), nullable=False))),
@@ -153,11 +155,12 @@ def open_plan(root: Path) -> Plan:
     """Open a complete plan.
 
     Raises:
-        StopRun: There is none.
+        StopRun: There is none, or another version of vlmprep wrote it.
     """
     summary = read_json(root / PLAN_FILE)
     if summary is None:
         raise StopRun(f"{root} is no complete plan", "Run `vlmprep plan LEDGER --out PLAN`.")
+    check_version(root, summary)
     bins = _read(root / "bins.arrow")
     lists = bins["samples"]
     return Plan(
@@ -173,6 +176,19 @@ def open_plan(root: Path) -> Plan:
         refused=pa.Table.from_batches([_read(root / "refused.arrow")]),
         cuts=pa.Table.from_batches([_read(root / "cuts.arrow")]),
     )
+
+
+def check_version(root: Path, summary: Mapping[str, Any]) -> None:
+    """Refuse a plan that this version cannot read.
+
+    Raises:
+        StopRun: Its version is another.
+    """
+    if (version := summary.get("version", 1)) != PLAN_VERSION:
+        raise StopRun(
+            f"the plan {root} is of format {version}, and this version of vlmprep reads and writes {PLAN_VERSION}",
+            "Plan again, into another folder (`vlmprep plan`).",
+        )
 
 
 def empty_batch(schema: pa.Schema) -> pa.RecordBatch:

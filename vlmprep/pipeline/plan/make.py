@@ -17,7 +17,16 @@ from vlmprep.pipeline.plan.budget import no_sample
 from vlmprep.pipeline.plan.candidates import Candidates, find_candidates
 from vlmprep.pipeline.plan.costs import Costing, costing_of
 from vlmprep.pipeline.plan.cuts import Cuts
-from vlmprep.pipeline.plan.file import CUTS, PLAN_FILE, Plan, PlannedPacks, open_plan, write_plan
+from vlmprep.pipeline.plan.file import (
+    CUTS,
+    PLAN_FILE,
+    PLAN_VERSION,
+    Plan,
+    PlannedPacks,
+    check_version,
+    open_plan,
+    write_plan,
+)
 from vlmprep.pipeline.plan.forecast import forecast
 from vlmprep.pipeline.plan.layout import Layout, lay_out
 from vlmprep.pipeline.plan.mixture import check_weights, uses_of_rows
@@ -55,6 +64,7 @@ def make_plan(
     decisive = {**settings.to_json(), "cost": costing.to_json()}
     with output_folder(out, Kind.PLAN):
         if (found := read_json(out / PLAN_FILE)) is not None:
+            check_version(out, found)
             refuse_other_settings(f"the plan {out}", found["settings"], decisive)
             if found["ledger"] == ledger.digest:
                 return open_plan(out)
@@ -64,7 +74,7 @@ def make_plan(
                     "Give another --out to pack what the ledger holds now.",
                 )
             (out / PLAN_FILE).unlink()
-        _make(ledger, settings, costing, out, {"settings": decisive, "ledger": ledger.digest})
+        _make(ledger, settings, costing, out, {"version": PLAN_VERSION, "settings": decisive, "ledger": ledger.digest})
     return open_plan(out)
 
 
