@@ -46,7 +46,7 @@ def test_a_shard_that_is_read_back_otherwise_is_not_published(tmp_path: Path, mo
         os.pwrite(file, b"\x01", 5_000)
 
     monkeypatch.setattr(os, "fsync", flip_a_bit)
-    with pytest.raises(StopRun, match=r"000000\.tar: what is read back has SHA-256"):
+    with pytest.raises(StopRun, match=r"000000\.tar: what is read back has XXH3"):
         write(tmp_path / "000000.tar")
     assert list(tmp_path.iterdir()) == []
 

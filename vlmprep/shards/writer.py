@@ -16,7 +16,8 @@ from types import TracebackType
 import numpy as np
 import xxhash
 
-from vlmprep.schema.files import check_digest, publish, publish_bytes
+from vlmprep.schema.errors import StopRun
+from vlmprep.schema.files import publish, publish_bytes
 from vlmprep.schema.packset import pack_key
 
 __all__ = ["ShardWriter"]
@@ -24,6 +25,8 @@ __all__ = ["ShardWriter"]
 BLOCK = tarfile.BLOCKSIZE
 OWNER = "vlmprep"
 MODE = 0o444
+READ_BYTES = 1 << 20
+"""Of a shard at a time, when it is read back."""
 
 
 class ShardWriter:
@@ -42,6 +45,8 @@ class ShardWriter:
         """Bytes written so far."""
         self._offsets: list[int] = []
         self._sha256 = hashlib.sha256()
+        self._xxh3 = xxhash.xxh3_128()
+        """Of the same bytes, to hold what is read back against: twelve times as fast, and no stranger sits between the two."""
         self._writing = self._write_shard()
 
     def __enter__(self) -> ShardWriter:
@@ -57,7 +62,7 @@ class ShardWriter:
         """Between opening the attempt and the name: the end of the archive, and reading all of it back."""
 
         def read_back(attempt: Path) -> None:
-            check_digest(attempt, self.path, self.sha256)
+            check_written(attempt, self.path, self._xxh3.hexdigest())
 
         with publish(self.path, check=read_back) as attempt, attempt.open("wb", buffering=0) as self._file:
             yield self
@@ -92,9 +97,34 @@ class ShardWriter:
     def _write(self, piece: bytes | memoryview) -> None:
         view = memoryview(piece).cast("B")
         self._sha256.update(view)
+        self._xxh3.update(view)
         self.size += len(view)
         while len(view):
             view = view[self._file.write(view) :]
+
+
+def check_written(attempt: Path, path: Path, xxh3: str) -> None:
+    """Read a shard back and hold it against what was written to it.
+
+    Args:
+        attempt: Where it lies now.
+        path: Where it will lie, for the message.
+        xxh3: 128-bit XXH3 of what was written, in hexadecimal.
+
+    Raises:
+        StopRun: It is something else.
+    """
+    found = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(READ_BYTES))
+    with attempt.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            found.update(buffer[:count])
+    if found.hexdigest() != xxh3:
+        raise StopRun(
+            f"{path}: what is read back has XXH3 {found.hexdigest()[:16]}..., what was written {xxh3[:16]}...",
+            "The file system, the disk or the memory of this machine changes data; once that is mended, run the same "
+            "command again.",
+        )
 
 
 def tar_header(name: str, size: int) -> bytes:

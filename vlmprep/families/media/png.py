@@ -1,7 +1,8 @@
 """A PNG's levels as torchvision decodes them, without torchvision's decoder.
 
 That decoder leaps out of libpng's error handler over live C++ objects: one wrong byte among a PNG's pixels ends the process
-instead of raising (torchvision 0.29). PNG is lossless, so Pillow finds the same levels, and says so where it cannot.
+instead of raising (torchvision 0.29). PNG is lossless, so others find the same levels: png_levels.py those of the common kind,
+Pillow the rest, and it says so where it cannot.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+
+from vlmprep.families.media.png_levels import plain_levels
 
 __all__ = ["SIGNATURE", "decode_png", "is_eight_bit_png"]
 
@@ -42,8 +45,10 @@ def decode_png(data: bytes, torchvision_decode: Callable[[bytes], Any]) -> torch
     """
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         image.verify()  # checksums, which decoding leaves out
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        levels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    levels = plain_levels(data)
+    if levels is None:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            levels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if exif := early_exif(data):
         sound = io.BytesIO()
         Image.fromarray(levels).save(sound, "PNG", exif=exif, compress_level=0)
