@@ -8,6 +8,7 @@ steps.py     one rank's share of a step: read, collated, finished
 collate.py   packs to one batch, with masks.py, places.py and rows.py
 forms.py     what a family's forward takes; offers.py: what no collate can give it
 pixels.py    stored uint8 to the processor's floats
+microbatches.py  media under pipeline parallelism
 """
 
 from __future__ import annotations
