@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlmprep.shardformat.manifest import Manifest
+from vlmprep.shardformat.members import PIXEL_FIELDS
 
 __all__ = [
     "ledger_tables",
@@ -117,6 +118,14 @@ def place_of(example: dict[str, Any]) -> str:
     return f"{example['source']}, row {example['row']}" if example["source"] else f"sample {example['sample']}"
 
 
+def pixel_forms(manifest: Manifest) -> str:
+    """What packs hold of pixels, and where that is not what was asked for."""
+    form = str(manifest.settings.get("pixels", "uint8"))
+    kept = [name for name in PIXEL_FIELDS if name in manifest.pixels and manifest.pixels[name].arithmetic == "stored"]
+    no_levels = f"; {', '.join(kept)} as the processor returned them: they are no levels" if kept else ""
+    return f"{form}, {manifest.compression}" + (no_levels if form == "uint8" else "")
+
+
 def packset_tables(manifest: Manifest, where: str, more: Mapping[str, str] = NOTHING) -> list[RenderableType]:
     """What a pack set holds.
 
@@ -139,6 +148,7 @@ def packset_tables(manifest: Manifest, where: str, more: Mapping[str, str] = NOT
         "visual tokens": share(manifest.num_visual_tokens, manifest.num_tokens),
         "label tokens": share(manifest.num_label_tokens, manifest.num_tokens),
         "images": quantity(manifest.num_images),
+        "pixels": escape(pixel_forms(manifest)),
         "bytes": f"{quantity(num_bytes)} ({num_bytes / manifest.num_tokens:,.0f} a token)",
         **more,
     }
