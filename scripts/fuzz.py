@@ -36,13 +36,14 @@ BATCH = 32
 
 
 def kinds_of_batches(folder: Path, seed: int) -> list[Batch]:
-    """Every family with both of transformers' image loaders."""
+    """Every family with both of transformers' image loaders, media verified or not, beside their rows or inside."""
     for name in FAMILIES:
         build_processor(name).save_pretrained(folder / name)
     return [
-        Batch(numbers=(), seed=seed, processor=folder / name, image_backend=backend)
+        Batch(numbers=(), seed=seed, processor=folder / name, image_backend=backend, verify_media=verify, inside=inside)
         for name in FAMILIES
         for backend in LOADERS
+        for verify, inside in ((False, False), (True, False), (False, True))
     ]
 
 

@@ -27,7 +27,7 @@ from vlmprep.schema.packset import IGNORE_INDEX, SAMPLES_FILE
 from vlmprep.schema.progress import Silent
 from vlmprep.sources.media import own_the_pixel_limit
 
-__all__ = ["LIMITS", "Batch", "Outcome", "run_batch"]
+__all__ = ["LIMITS", "Batch", "Outcome", "prepare", "run_batch"]
 
 LIMITS: dict[str, Any] = {"max_image_pixels": 1 << 20, "max_clip_frames": 1_000, "max_audio_seconds": 30.0}
 MAX_CLIP_BYTES = 16 << 20
@@ -45,13 +45,16 @@ class Batch:
     processor: Path
     image_backend: Loader | None = None
     verify_media: bool = False
+    """Decode while counting: packing then refuses nothing."""
+    inside: bool = False
+    """The rows are Parquet with the media inside; all of them are rows then."""
 
     def settings(self) -> CountSettings:
         """How rows and media are counted."""
         family = FamilySettings(
             processor=str(self.processor), image_backend=self.image_backend, max_clip_bytes=MAX_CLIP_BYTES
         )
-        return CountSettings(family=family, **LIMITS)
+        return CountSettings(family=family, verify_media=self.verify_media, **LIMITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,12 @@ class Outcome:
     """What should not be so."""
 
 
+def prepare(batch: Batch) -> None:
+    """Load what every batch of this kind needs."""
+    own_the_pixel_limit()
+    load_family(batch.settings().family)
+
+
 def run_batch(batch: Batch, folder: Path) -> list[Outcome]:
     """Take some items all the way.
 
@@ -80,12 +89,12 @@ def run_batch(batch: Batch, folder: Path) -> list[Outcome]:
     Returns:
         One outcome per item.
     """
-    own_the_pixel_limit()
+    prepare(batch)
     settings = batch.settings()
     family: Any = load_family(settings.family)
-    items = write_source(folder / "corpus", batch.numbers, batch.seed, frozenset(family.kinds))
+    items = write_source(folder / "corpus", batch.numbers, batch.seed, frozenset(family.kinds), inside=batch.inside)
     done = run_pack(
-        [str(folder / "corpus" / "rows.jsonl")],
+        [str(folder / "corpus" / ("rows.parquet" if batch.inside else "rows.jsonl"))],
         settings,
         PlanSettings(pack_size=4_096),
         PackSettings(shard_bytes=1 << 22),
@@ -104,7 +113,9 @@ def run_batch(batch: Batch, folder: Path) -> list[Outcome]:
     accounts = pq.read_table(folder / "set" / SAMPLES_FILE).to_pylist()
     if [account["row"] for account in accounts] != list(range(len(items))):
         wrong += f"rows {[account['row'] for account in accounts]} are accounted for, of {len(items)}; "
-    early = ledger_codes(done)
+    early = refused_early(done)
+    if batch.verify_media and (late := [row["row"] for row in accounts if row["reason"] and row["row"] not in early]):
+        wrong += f"rows {late} were verified, and refused when they were packed; "
     return [
         outcome(item, account, documents.get(row, []), family.processor, folder / "corpus", row in early, wrong)
         for row, (item, account) in enumerate(zip(items, accounts, strict=True))
@@ -116,7 +127,7 @@ def set_problems(root: Path) -> str:
     return "".join(f"{problem.file}: {problem.what}; " for problem in verify(root, LocalEngine(0), Silent()).problems)
 
 
-def ledger_codes(done: PackedRun) -> set[int]:
+def refused_early(done: PackedRun) -> set[int]:
     """Rows that were refused before packing."""
     table = done.ledger.read(["row", "status"]).to_pylist()
     refused = {row["row"] for row in table if row["status"] == "refused"}

@@ -9,6 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tests.fuzz.mutations import mutant
 from tests.fuzz.rows import ROW_METHODS, broken_line
 from tests.fuzz.seeds import SEEDS, seed_bytes
@@ -42,32 +45,47 @@ class Item:
     """What is in it; None where the row itself is broken."""
 
 
-def write_source(folder: Path, numbers: Sequence[int], seed: int, kinds: frozenset[str]) -> list[Item]:
-    """Write some items: a .jsonl with their rows, and their media.
+def write_source(
+    folder: Path, numbers: Sequence[int], seed: int, kinds: frozenset[str], *, inside: bool = False
+) -> list[Item]:
+    """Write some items: their rows, and their media.
 
     Args:
-        folder: Gets `rows.jsonl` and media.
+        folder: Gets `rows.jsonl`, or `rows.parquet`, and media.
         numbers: Of the items; each is the same in whatever company.
         seed: Of all items.
         kinds: Media that the family takes.
+        inside: The rows are Parquet, which holds the media; no row is broken then, because Parquet's rows have types.
 
     Returns:
         The items in the order of their rows.
     """
     folder.mkdir(parents=True)
-    items = [_item(folder, number, Random(f"{seed} {number}"), kinds) for number in numbers]
-    (folder / "rows.jsonl").write_bytes(b"".join(item.line + b"\n" for item in items))
+    broken = 0.0 if inside else BROKEN_ROWS
+    items = [_item(folder, number, Random(f"{seed} {number}"), kinds, broken) for number in numbers]
+    if inside:
+        rows = [_with_media_inside(item.row, folder) for item in items if item.row is not None]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    else:
+        (folder / "rows.jsonl").write_bytes(b"".join(item.line + b"\n" for item in items))
     return items
 
 
-def _item(folder: Path, number: int, rng: Random, kinds: frozenset[str]) -> Item:
+def _with_media_inside(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    media = {
+        column: [{"bytes": (folder / name).read_bytes()} for name in row.get(column, ())] for column in COLUMNS.values()
+    }
+    return {**row, **media}
+
+
+def _item(folder: Path, number: int, rng: Random, kinds: frozenset[str], broken_rows: float) -> Item:
     known = [kind for kind in WEIGHTS if kind in kinds]
     kind = rng.choices(known, [WEIGHTS[kind] for kind in known])[0]
     if number % WHOLE_EVERY == 0:
         name = {"image": "png", "video": "mp4", "audio": "wav"}[kind]
         row = _row(folder, number, kind, seed_bytes(kind, name), ".bin")
         return Item(number=number, kind=kind, how=WHOLE, seed=name, line=json.dumps(row).encode(), row=row)
-    if rng.random() < BROKEN_ROWS:
+    if rng.random() < broken_rows:
         name = rng.choice(list(SEEDS[kind]))
         row = _row(folder, number, kind, seed_bytes(kind, name), ".bin")
         how = rng.choice(ROW_METHODS)

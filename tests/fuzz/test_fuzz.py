@@ -40,6 +40,7 @@ def test_broken_media_and_rows_are_refused_or_what_the_processor_makes_of_them(
     kinds = [
         Batch(numbers=(), seed=11, processor=family_processor_dir("qwen2_5_vl"), image_backend="torchvision"),
         Batch(numbers=(), seed=11, processor=family_processor_dir("qwen3_omni"), image_backend="pil"),
+        Batch(numbers=(), seed=11, processor=family_processor_dir("qwen2_5_vl"), verify_media=True, inside=True),
     ]
     outcomes = [outcome for batch in batches(kinds, NUM_ITEMS, BATCH) for outcome in watcher.run(batch).outcomes]
     assert [outcome for outcome in outcomes if outcome.wrong] == []
@@ -80,15 +81,15 @@ def swell() -> None:
     kept = []
     for _ in range(100):
         kept.append(b"x" * (1 << 20))
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(("end", "said"), [("dies", "died"), ("hangs", "not done"), ("swells", "MiB")])
 def test_a_process_that_ends_badly_is_noticed_and_the_item_named(
     end: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "runner", lambda: blamed)
-    with_fork = Watcher(seconds_per_item=1, max_bytes=50 << 20, start_method="fork", items_waited_for=2)
+    monkeypatch.setattr(watch, "runner", lambda: (lambda _: None, blamed))
+    with_fork = Watcher(seconds_per_item=0.6, max_bytes=50 << 20, start_method="fork", items_waited_for=2)
     found = with_fork.run(Batch(numbers=(0, 1, 3, 4), seed=0, processor=Path(end)))
     with_fork.close()
     assert [outcome.number for outcome in found.outcomes] == [0, 1, 3, 4]

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.batch import Batch, Outcome, run_batch
+from tests.fuzz.batch import Batch, Outcome, prepare, run_batch
 
 __all__ = ["Report", "Watcher", "batches"]
 
@@ -41,20 +42,23 @@ class Failure:
     what: str
 
 
-def runner() -> Callable[[Batch, Path], list[Outcome]]:
-    """What runs a batch, once a process is ready for it."""
+def runner() -> tuple[Callable[[Batch], object], Callable[[Batch, Path], list[Outcome]]]:
+    """What gets ready for a batch, which is nobody's fault, and what runs it."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
 
     torch.set_num_threads(1)
-    return run_batch
+    return prepare, run_batch
 
 
 def serve(pipe: Connection) -> None:
     """What a process does: batches, until it is told to stop."""
-    run = runner()
+    get_ready, run = runner()
     pipe.send(None)
     while (batch := pipe.recv()) is not None:
+        get_ready(batch)
+        pipe.send(None)
+        pipe.recv()
         folder = Path(tempfile.mkdtemp(prefix="fuzz"))
         try:
             pipe.send(run(batch, folder / "batch"))
@@ -116,12 +120,15 @@ class Watcher:
         self._start()
         assert self._process is not None
         assert self._pipe is not None
-        before, start = resident_bytes(self._process.pid), time.monotonic()
+        self._pipe.send(batch)
+        self._wait_until_ready()
+        forget_peak(self._process.pid)
+        before, start = memory_bytes(self._process.pid), time.monotonic()
         most = before
         limit = self._seconds * min(len(batch.numbers), self._items_waited_for)
-        self._pipe.send(batch)
+        self._pipe.send(None)
         while not self._pipe.poll(LOOK_SECONDS):
-            most = max(most, resident_bytes(self._process.pid))
+            most = max(most, memory_bytes(self._process.pid))
             if not self._process.is_alive():
                 return self._failed(f"the process died ({self._process.exitcode})")
             if time.monotonic() - start > limit:
@@ -132,8 +139,11 @@ class Watcher:
             answer = self._pipe.recv()
         except EOFError:
             return self._failed("the process died")
+        most = max(most, memory_bytes(self._process.pid))
         if isinstance(answer, str):
             return Failure(what=answer)
+        if most - before > self._max_bytes:
+            return Failure(what=f"took {(most - before) >> 20} MiB")
         return Report(outcomes=tuple(answer), seconds=time.monotonic() - start, swelled_bytes=most - before)
 
     def _failed(self, what: str) -> Failure:
@@ -147,18 +157,28 @@ class Watcher:
         self._process = self._context.Process(target=serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        assert self._pipe is not None
         if not self._pipe.poll(START_SECONDS):
             raise TimeoutError("the process does not start")
         self._pipe.recv()
 
 
-def resident_bytes(pid: int | None) -> int:
-    """Memory of a process; 0 once it is gone."""
+def forget_peak(pid: int | None) -> None:
+    """Let the kernel measure a process's peak from now on; where it does not, what is seen in passing counts."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def memory_bytes(pid: int | None) -> int:
+    """Peak of a process's memory; 0 once it is gone."""
     try:
         fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     except OSError:
         return 0
-    return int(fields.get("VmRSS", "0 kB").split()[0]) << 10
+    return int(fields.get("VmHWM", "0 kB").split()[0]) << 10
 
 
 def batches(kinds: Sequence[Batch], num_items: int, size: int) -> Iterator[Batch]:
