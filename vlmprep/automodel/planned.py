@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from vlmprep.automodel.documents import FAMILY_SETTINGS, ExampleDocuments
 from vlmprep.automodel.samples import SOURCE, example_bytes, sample_of_example
+from vlmprep.automodel.statistics import RECORDED_TOKENS
 from vlmprep.counting.ledger import Ledger
 from vlmprep.counting.rows import count_rows
 from vlmprep.families.fingerprint import fingerprint
@@ -33,6 +35,9 @@ from vlmprep.schema.files import canonical_json
 from vlmprep.schema.ledger import LEDGER, REFUSED
 
 __all__ = ["CountedExamples", "Planned", "count_examples", "plan_examples"]
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +124,9 @@ def count_examples(documents: ExampleDocuments) -> CountedExamples:
     """Count every example exactly: its text is tokenized, of its media the headers are read."""
     family, rows = documents.family, iter(range(len(documents.dataset)))
     records: list[dict[str, Any]] = []
+    num_differing = 0
     while group := [ReadExample(documents, row) for row in islice(rows, ROWS_AT_ONCE)]:
-        records += count_rows(
+        counted = count_rows(
             SOURCE,
             group,
             rows=ReadExamples(group),
@@ -128,12 +134,32 @@ def count_examples(documents: ExampleDocuments) -> CountedExamples:
             family=family,
             count_with_fake=documents.fake_image == "sample",
         )
+        num_differing += sum(differs(read.example, record) for read, record in zip(group, counted, strict=True))
+        records += counted
+    if num_differing:
+        logger.warning(
+            "%d of %d samples have other counts recorded than were counted now, which hold: another processor, or other media?",
+            num_differing,
+            len(records),
+        )
     return CountedExamples(
         root=Path(),
         summary={},
         settings={"fake_image": fake_image_counts(family), "fingerprint": fingerprint(family, FAMILY_SETTINGS)},
         table=pa.Table.from_pylist(records, schema=LEDGER),
     )
+
+
+def differs(example: Any, record: Mapping[str, Any]) -> bool:
+    """Whether an example's row has exact counts written into it that are not those of its record."""
+    text = example.get("_text_tokens") if isinstance(example, Mapping) else None
+    if text is None or record["status"] == REFUSED:
+        return False
+    meta = example.get("mm_inputs_meta") or {}
+    if any(meta.get(sizes) and not meta.get(tokens) for sizes, tokens in RECORDED_TOKENS.items()):
+        return False
+    of_media = sum(sum(meta.get(tokens) or ()) for tokens in RECORDED_TOKENS.values())
+    return bool(int(text) + of_media != record["num_tokens"])
 
 
 def plan_examples(counted: CountedExamples, settings: PlanSettings) -> Planned:

@@ -147,7 +147,7 @@ def prepare_vlm_media_for_pp(batch: Batch, batch_size: int, n_microbatches: int)
         raise ValueError(f"n_microbatches must be at least 1, got {n_microbatches}")
     if not any(key in batch for key in _VLM_MEDIA_KEYS):
         return batch
-    _check_others(batch)
+    _check_others(batch, batch_size)
     fields = {key: batch[key] for key in _VLM_MEDIA_KEYS if batch.get(key) is not None}
     chunks = _image_chunks(fields, batch_size, n_microbatches) | _video_chunks(fields, batch_size, n_microbatches)
     for key in _VLM_MEDIA_KEYS:
@@ -218,9 +218,15 @@ def _image_chunks(fields: dict[str, Any], batch_size: int, n_microbatches: int) 
         _refuse(fields, _CROPS, "beside num_local_patches, whose crops they are is not known")
         return _local_chunks(fields, batch_size, n_microbatches)
     _refuse(fields, ("pixel_values_local",), "there is no num_local_patches")
-    if isinstance(pixels, list):
-        counts = fields.get("n_images_per_sample")
+    counts = fields.get("n_images_per_sample")
+    one_each = counts is None or bool((counts == 1).all())
+    if isinstance(pixels, list) or (not one_each and "num_patches" not in fields):
+        _refuse(fields, _CROPS, "beside images without a grid, whose crops they are is not known")
         return {"pixel_values": _split_media(pixels, counts, batch_size, n_microbatches)}
+    if not one_each and len(pixels) == batch_size:
+        raise ValueError(
+            "num_patches counts the crops of rows with one full image each, and n_images_per_sample says otherwise"
+        )
     crops = {name: fields.get(name) for name in _CROPS}
     return dict(chunk_step3_media(pixels, batch_size, n_microbatches, **crops))
 
@@ -292,10 +298,11 @@ def _refuse(fields: dict[str, Any], names: tuple[str, ...], why: str) -> None:
         raise ValueError(f"{', '.join(found)}: {why}")
 
 
-def _check_others(batch: Batch) -> None:
+def _check_others(batch: Batch, batch_size: int) -> None:
     """Refuse media that would be left for the schedule, which splits by rows."""
     others = [name for name in batch if name not in _VLM_MEDIA_KEYS and name.startswith(MEDIA_NAMES)]
     found = [name for name in others if isinstance(batch[name], Tensor | list)]
+    found += [name for name in ("batch_num_images",) if name in batch and len(batch[name]) != batch_size]
     if found:
         raise ValueError(
             f"{', '.join(found)}: of which rows these media are is not known here, and the schedule would split them by rows"

@@ -30,6 +30,14 @@ def estimate(
     engine: o.EngineOptions,
     output: o.OutputOptions,
     max_refused: o.MaxRefused = 0.01,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotate",
+            help="Folder for copies of the rows with `_text_tokens` and `mm_inputs_meta`, as NeMo Automodel reads them.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a ledger: exact token, visual-token and label-token counts of every row, or the reason for refusing it."""
     with loading(quiet=output.silent):
@@ -37,6 +45,10 @@ def estimate(
 
     with progress_bars(quiet=output.silent) as progress:
         ledger = stage.estimate(sources, counting.settings(processor), out, engine.make(), progress)
+        if annotate is not None:
+            from vlmprep.pipeline.annotate import annotate as write_copies
+
+            write_copies(ledger, counting.settings(processor), annotate, progress)
     if output.json:
         emit_json({"ledger": str(out), **ledger.summary})
         return
