@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tests.fuzz.seeds import seed_bytes
 from tests.sources.pictures import chunk
+from vlmprep.schema.conversation import MediaKind
 
 __all__ = ["BOMBS"]
 
@@ -58,7 +59,38 @@ def bmp_of(height: int, width: int) -> bytes:
     return bytes(data)
 
 
-BOMBS: dict[str, Callable[[], bytes]] = {
+def wav_of(**claims: int) -> bytes:
+    """A WAV whose header claims something else."""
+    places = {
+        "riff_bytes": (4, "<I"),
+        "channels": (22, "<H"),
+        "rate": (24, "<I"),
+        "bits": (34, "<H"),
+        "bytes": (40, "<I"),
+    }
+    data = bytearray(seed_bytes("audio", "wav"))
+    for name, value in claims.items():
+        at, form = places[name]
+        struct.pack_into(form, data, at, value)
+    return bytes(data)
+
+
+def flac_of(num_samples: int) -> bytes:
+    """A FLAC that claims another length."""
+    data = bytearray(seed_bytes("audio", "flac"))
+    bits = int.from_bytes(data[18:26], "big")
+    data[18:26] = ((bits >> 36 << 36) | num_samples).to_bytes(8, "big")
+    return bytes(data)
+
+
+def mp4_with(box: bytes, at: int, form: str, *numbers: int) -> bytes:
+    """An mp4 with other numbers in the first box of a kind, behind its name."""
+    data = bytearray(seed_bytes("video", "mp4"))
+    struct.pack_into(form, data, data.index(box) + 4 + at, *numbers)
+    return bytes(data)
+
+
+IMAGE_BOMBS: dict[str, Callable[[], bytes]] = {
     "png of 60,000 squared": lambda: png_of(60_000, 60_000, zlib.compress(bytes(1_000))),
     "png of a megapixel without pixels": lambda: png_of(1_000, 1_000, zlib.compress(b"")),
     "png that unpacks": lambda: png_of(40, 40, zeros()),
@@ -81,4 +113,29 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "bmp upside down": lambda: bmp_of(-(1 << 31), 90),
     "bmp of 65,535 squared": lambda: bmp_of(MOST_LINES, MOST_LINES),
 }
-"""By name."""
+MOST = (1 << 32) - 1
+BOMBS: dict[MediaKind, dict[str, Callable[[], bytes]]] = {
+    "image": IMAGE_BOMBS,
+    "video": {
+        "mp4 of 2^32 samples": lambda: mp4_with(b"stsz", 4, ">2I", 1, MOST),
+        "mp4 of 2^32 samples of their own sizes": lambda: mp4_with(b"stsz", 4, ">2I", 0, MOST),
+        "mp4 of 2^32 times": lambda: mp4_with(b"stts", 4, ">I", MOST),
+        "mp4 of 2^32 chunks": lambda: mp4_with(b"stco", 4, ">I", MOST),
+        "mp4 of one long time": lambda: mp4_with(b"stts", 8, ">2I", MOST, MOST),
+        "mp4 of no time scale": lambda: mp4_with(b"mdhd", 12, ">I", 0),
+        "mp4 of 65,535 squared": lambda: mp4_with(b"avc1", 24, ">2H", MOST_LINES, MOST_LINES),
+        "gif of 65,535 squared as a clip": lambda: gif_of(MOST_LINES, MOST_LINES),
+    },
+    "audio": {
+        "wav of 4 GiB": lambda: wav_of(bytes=MOST),
+        "wav of 65,535 channels": lambda: wav_of(channels=65_535),
+        "wav of no channel": lambda: wav_of(channels=0),
+        "wav of one sample a second": lambda: wav_of(rate=1),
+        "wav of 2^32 samples a second": lambda: wav_of(rate=MOST),
+        "wav of no rate": lambda: wav_of(rate=0),
+        "wav of 64 bits": lambda: wav_of(bits=64),
+        "flac of 2^36 samples": lambda: flac_of((1 << 36) - 1),
+        "flac of unknown length": lambda: flac_of(0),
+    },
+}
+"""By kind and name."""

@@ -139,9 +139,9 @@ def mutant(kind: MediaKind, rng: Random) -> Mutant:
         of: MediaKind = rng.choice([name for name in SEEDS if name != kind])
         seed = rng.choice(list(SEEDS[of]))
         data = bytearray(seed_bytes(of, seed))
-    elif how == "bomb" and kind == "image":
-        seed = rng.choice(list(BOMBS))
-        data = bytearray(BOMBS[seed]())
+    elif how == "bomb":
+        seed = rng.choice(list(BOMBS[kind]))
+        data = bytearray(BOMBS[kind][seed]())
     elif how == "text":
         data = bytearray(rng.randbytes(rng.randrange(400)) if rng.random() < 0.5 else b"not a file of this kind\n" * 9)
     return Mutant(kind=kind, how=how, seed=seed, suffix=suffix, data=bytes(data))

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from transformers import Qwen2VLVideoProcessor
 
 from tests.conftest import FamilyProcessorDir
 from tests.fuzz import watch
@@ -18,9 +19,11 @@ from tests.fuzz.bombs import BOMBS
 from tests.fuzz.corpus import WHOLE
 from tests.fuzz.seeds import SEEDS, seed_bytes
 from tests.fuzz.watch import Watcher, batches
-from vlmprep.schema.conversation import Media
+from vlmprep.families.media.clips import load_clip
+from vlmprep.families.media.sounds import load_sound
+from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.schema.media import Loader
+from vlmprep.schema.media import AudioSize, Loader
 from vlmprep.sources.media import MediaReader
 
 NUM_ITEMS = 384
@@ -54,13 +57,28 @@ def test_broken_media_and_rows_are_refused_or_what_the_processor_makes_of_them(
 
 
 @pytest.mark.parametrize("loader", ["torchvision", "pil"])
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("name", BOMBS["image"])
 def test_a_bomb_claims_too_much_or_is_as_small_as_it_says(name: str, loader: Loader) -> None:
-    medium = Media(kind="image", content=BOMBS[name]())
+    medium = Media(kind="image", content=BOMBS["image"][name]())
     start = time.process_time()
     with suppress(RefuseSample):
         size = MediaReader(max_image_pixels=1 << 20).image_size(medium, loader)
         assert size.height * size.width <= 1 << 20
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("video", "audio") for name in BOMBS[kind]])
+def test_a_lie_about_time_is_refused_or_as_long_as_it_says(kind: MediaKind, name: str) -> None:
+    reader = MediaReader(max_image_pixels=1 << 20, max_clip_frames=1_000, max_audio_seconds=30.0)
+    medium = Media(kind=kind, content=BOMBS[kind][name]())
+    start = time.process_time()
+    with suppress(RefuseSample):
+        size = reader.size(medium, "torchvision")
+        if isinstance(size, AudioSize):
+            assert len(load_sound(medium, size.sampling_rate)) == size.num_samples <= 30 * size.sampling_rate
+        else:
+            frames = load_clip(Qwen2VLVideoProcessor(), medium).frames
+            assert frames.shape[0] == size.shape[0] <= 1_000
     assert time.process_time() - start < 5
 
 
