@@ -32,9 +32,9 @@ def count(source: Path, processor: Path, out: Path, **settings: Any) -> Ledger:
 
 
 def run(
-    source: Path,
+    source: Path | str,
     processor: Path,
-    out: Path,
+    out: Path | str,
     *,
     planning: PlanSettings | None = None,
     writing: PackSettings | None = None,

@@ -33,8 +33,10 @@ from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.index import write_index
 from vlmprep.shardformat.manifest import FileRecord, Manifest, ShardRecord
 from vlmprep.shards.energon import write_energon_metadata
-from vlmprep.shards.receipts import Receipt, Refusal, read_receipt
+from vlmprep.shards.receipts import Receipt, Refusal, SizeOf, read_receipt
+from vlmprep.shards.upload import sizes_on
 from vlmprep.sources.spec import SourceSpec
+from vlmprep.stores.working import WorkingCopy
 
 __all__ = ["pack", "packing_began", "source_specs"]
 
@@ -62,6 +64,7 @@ def pack(
     progress: Progress,
     *,
     max_refused: float = 1.0,
+    copy: WorkingCopy | None = None,
 ) -> Manifest:
     """Write the pack set of a plan, going on where an earlier run stopped; the caller holds `out` (see `output_folder`).
 
@@ -74,6 +77,7 @@ def pack(
         engine: Writes the shards.
         progress: Is told how far it is.
         max_refused: Share of the rows that may be refused, those included that ledger and plan refused already.
+        copy: Where `out` is the working copy of a pack set on a store.
 
     Raises:
         StopRun: `out` holds a pack set of another plan or other settings, a source changed, or too much is refused.
@@ -93,6 +97,8 @@ def pack(
             raise StopRun(f"{out} is a pack set that lost its {SETTINGS_FILE}", "Give another --out.")
         return Manifest.from_bytes((out / MANIFEST).read_bytes(), str(out))
     write_json(out / SETTINGS_FILE, identity)
+    if copy is not None:
+        copy.push()  # whoever goes on with the shards, from wherever, needs ledger and plan
     job = PackJob(
         root=out,
         specs=source_specs(ledger),
@@ -103,6 +109,7 @@ def pack(
         fake_image=plan.summary["settings"]["fake_image"],
         fake_cost=plan.summary["fake"]["cost"],
         digest=hashlib.sha256(canonical_json(identity)).hexdigest(),
+        store=None if copy is None else copy.store,
     )
     num_shards = _write_shards(job, ledger, plan, engine, progress, max_refused)
     return _finish(job, ledger, plan, num_shards, identity)
@@ -140,8 +147,9 @@ def _write_shards(
     ranges = list(_shard_ranges(plan, table, job))
     missing: list[ShardRange] = []
     late: dict[int, Refusal] = {}
+    size_of = _sizes(job)
     for shards in ranges:
-        if (receipt := read_receipt(job.root, shards.shard, job.digest)) is None:
+        if (receipt := read_receipt(job.root, shards.shard, job.digest, size_of)) is None:
             missing.append(shards)
         else:
             late.update({refusal.sample: refusal for refusal in receipt.refused})
@@ -162,10 +170,18 @@ def _write_shards(
 
 def forget_shards_with_refusals(job: PackJob, num_shards: int) -> None:
     """Media may come back (a folder that was not mounted): these shards are written again by the next run."""
+    size_of = _sizes(job)
     for shard in range(num_shards):
-        receipt = read_receipt(job.root, shard, job.digest)
+        receipt = read_receipt(job.root, shard, job.digest, size_of)
         if receipt is not None and receipt.refused:
             (job.root / receipt_name(shard)).unlink()
+            if job.store is not None:
+                job.store.delete(receipt_name(shard))
+
+
+def _sizes(job: PackJob) -> SizeOf | None:
+    """How large shards are that lie elsewhere."""
+    return None if job.store is None else sizes_on(job.store)
 
 
 def _too_many_refused(
@@ -220,8 +236,9 @@ def kept_tokens(plan: Plan, samples: NDArray[np.int64]) -> list[int | None]:
 
 def _receipts(job: PackJob, num_shards: int) -> Iterator[Receipt]:
     """All receipts in shard order, one in memory at a time."""
+    size_of = _sizes(job)
     for shard in range(num_shards):
-        receipt = read_receipt(job.root, shard, job.digest)
+        receipt = read_receipt(job.root, shard, job.digest, size_of)
         if receipt is None:
             raise StopRun(
                 f"{job.root / shard_name(shard)} vanished while others were written", "Run the same command again."

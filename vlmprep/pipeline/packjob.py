@@ -16,9 +16,11 @@ from vlmprep.schema.packset import shard_name
 from vlmprep.shardformat.pack import encode_pack
 from vlmprep.shardformat.packinfo import FakeImage, MediumInfo, PackInfo, SampleRef
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal, write_receipt
+from vlmprep.shards.upload import upload_shard
 from vlmprep.shards.writer import ShardWriter
 from vlmprep.sources.media import own_the_pixel_limit
 from vlmprep.sources.spec import SourceSpec
+from vlmprep.stores.folder import StoreFolder
 
 __all__ = ["PackJob", "ShardUnit"]
 
@@ -38,7 +40,7 @@ class PackJob:
     """Writes shards."""
 
     root: Path
-    """The pack set."""
+    """The pack set, or its working copy."""
     specs: tuple[SourceSpec, ...]
     counts: CountSettings
     settings: PackSettings
@@ -50,6 +52,8 @@ class PackJob:
     """Of a fake image that is a document of its own."""
     digest: str
     """Of everything that the shards' bytes depend on."""
+    store: StoreFolder | None = None
+    """Where shards go, if not to stay beneath `root`."""
 
     def open(self) -> Callable[[ShardUnit], Receipt]:
         """The worker's function; loads the processor."""
@@ -83,6 +87,8 @@ class ShardMaker:
             packs=tuple(records),
             refused=tuple(refused),
         )
+        if self._job.store is not None:
+            upload_shard(self._job.store, self._job.root, receipt)
         write_receipt(self._job.root, receipt)
         return receipt
 

@@ -11,6 +11,7 @@ from vlmprep.counting.ledger import LEDGER_FILE, SETTINGS_FILE, Ledger, open_led
 from vlmprep.pipeline.estimate import decisive, estimate, ledger_settings
 from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.pack import pack, packing_began
+from vlmprep.pipeline.places import is_remote_ledger, local_folder, output_at
 from vlmprep.pipeline.plan import check_refusal_budget, make_plan
 from vlmprep.pipeline.plan.costs import costing_of
 from vlmprep.pipeline.plan.file import Plan, open_plan
@@ -40,12 +41,13 @@ def run_pack(
     planning: PlanSettings,
     writing: PackSettings,
     *,
-    out: Path,
-    plan: Path | None,
+    out: Path | str,
+    plan: Path | str | None,
     max_refused: float,
     engine: Engine,
     progress: Progress,
     asked: Collection[str] = (),
+    work: Path | None = None,
 ) -> PackedRun:
     """From sources, or from a ledger, to a pack set.
 
@@ -54,22 +56,23 @@ def run_pack(
         counts: How to count; None takes what the ledger was made with.
         planning: How to plan.
         writing: How to write.
-        out: The pack set; ledger and plan go into it where they have no folder of their own.
+        out: The pack set, a folder or a URL; ledger and plan go into it where they have no folder of their own.
         plan: A plan of this ledger that is there already.
         max_refused: Share of the rows that may be refused.
         engine: Runs the work.
         progress: Is told how far it is.
         asked: Names of the planning settings that somebody asked for: a plan that is given must have been made with them.
+        work: Where the copy of a pack set lies that is written to a store; None: where caches lie.
 
     Raises:
         StopRun: Any stage cannot go on.
     """
     if counts is not None:
         costing_of(planning.balance, counts.family)  # what would stop the plan stops before hours of counting
-    with output_folder(out, Kind.PACKSET):
-        began = packing_began(out)
-        if len(arguments) == 1 and is_ledger(Path(arguments[0])):
-            ledger = open_ledger(Path(arguments[0]))
+    with output_at(out, Kind.PACKSET, work) as (root, copy), output_folder(root, Kind.PACKSET):
+        began = packing_began(root)
+        if len(arguments) == 1 and (is_remote_ledger(arguments[0]) or is_ledger(Path(arguments[0]))):
+            ledger = open_ledger(local_folder(arguments[0]))
             made_with = count_settings_of(ledger)
             counts = counts or made_with
             counts = replace(
@@ -83,17 +86,19 @@ def run_pack(
         else:
             counts = _counts_for_sources(arguments, counts, plan)
             counts = replace(counts, count_with_fake=counts.count_with_fake or planning.fake_image == "sample")
-            ledger = estimate(arguments, counts, out / "ledger", engine, progress, frozen=began)
+            ledger = estimate(arguments, counts, root / "ledger", engine, progress, frozen=began)
         if plan is None:
-            made = make_plan(ledger, planning, out / "plan", frozen=began, model_config=counts.family.model_config)
+            made = make_plan(ledger, planning, root / "plan", frozen=began, model_config=counts.family.model_config)
         else:
-            made = _plan_of(ledger, plan, {name: planning.to_json()[name] for name in asked})
+            made = _plan_of(ledger, local_folder(plan), {name: planning.to_json()[name] for name in asked})
         check_refusal_budget(ledger, made, max_refused)
-        manifest = pack(ledger, made, counts, writing, out, engine, progress, max_refused=max_refused)
+        manifest = pack(ledger, made, counts, writing, root, engine, progress, max_refused=max_refused, copy=copy)
     return PackedRun(ledger=ledger, plan=made, manifest=manifest)
 
 
-def _counts_for_sources(arguments: Sequence[str], counts: CountSettings | None, plan: Path | None) -> CountSettings:
+def _counts_for_sources(
+    arguments: Sequence[str], counts: CountSettings | None, plan: Path | str | None
+) -> CountSettings:
     """What counting needs, asked for before anything is counted."""
     for path in map(Path, arguments):
         if path.is_dir() and kind_of(path) is not None:

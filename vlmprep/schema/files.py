@@ -13,7 +13,16 @@ from typing import Any
 
 from vlmprep.schema.errors import StopRun
 
-__all__ = ["canonical_json", "check_digest", "publish", "publish_bytes", "read_json", "sha256_file", "write_json"]
+__all__ = [
+    "canonical_json",
+    "check_digest",
+    "json_bytes",
+    "publish",
+    "publish_bytes",
+    "read_json",
+    "sha256_file",
+    "write_json",
+]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """Errors that only writing meets, whatever was being read beside it."""
@@ -116,7 +125,12 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         StopRun: It cannot be written, or what is read back is something else.
     """
-    publish_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    publish_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON value as files have it: sorted keys, indented for people, a newline at the end."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:

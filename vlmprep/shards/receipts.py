@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from vlmprep.schema.files import read_json, write_json
 from vlmprep.schema.packset import receipt_name, shard_name
 
-__all__ = ["PackRecord", "Receipt", "Refusal", "parse_receipt", "read_receipt", "write_receipt"]
+__all__ = ["PackRecord", "Receipt", "Refusal", "SizeOf", "parse_receipt", "read_receipt", "write_receipt"]
 
+SizeOf: TypeAlias = Callable[[str], int | None]
 OFFSET_BYTES = 8
 """Of a number in the index for Megatron-Energon."""
 
@@ -61,8 +64,15 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
     write_json(root / receipt_name(receipt.shard), asdict(receipt))
 
 
-def read_receipt(root: Path, shard: int, job: str) -> Receipt | None:
-    """The receipt of a shard that this job committed and that still lies there, with its index, in full length; else None."""
+def read_receipt(root: Path, shard: int, job: str, size_of: SizeOf | None = None) -> Receipt | None:
+    """The receipt of a shard that this job committed and that still lies there, with its index, in full length; else None.
+
+    Args:
+        root: Where receipts lie.
+        shard: Its number.
+        job: Digest of everything that its bytes depend on.
+        size_of: Bytes of a file of the pack set, None where there is none; default: of one beneath `root`.
+    """
     try:
         receipt = parse_receipt(read_json(root / receipt_name(shard)))
     except (ValueError, KeyError, TypeError):  # none, or none of ours: the shard is written again
@@ -71,9 +81,14 @@ def read_receipt(root: Path, shard: int, job: str) -> Receipt | None:
         return None
     shard_file = shard_name(shard)
     sizes = {shard_file: receipt.size, f"{shard_file}.idx": OFFSET_BYTES * (len(receipt.packs) + 1)}
-    if any(not (root / name).is_file() or (root / name).stat().st_size != size for name, size in sizes.items()):
-        return None
-    return receipt
+    found = size_of or partial(local_size, root)
+    return receipt if all(found(name) == size for name, size in sizes.items()) else None
+
+
+def local_size(root: Path, name: str) -> int | None:
+    """Bytes of a file, None where there is none."""
+    path = root / name
+    return path.stat().st_size if path.is_file() else None
 
 
 def parse_receipt(value: Any) -> Receipt:
