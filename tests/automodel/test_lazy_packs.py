@@ -44,10 +44,6 @@ def lazy(made: BothWays, fake_image: Fake = "pack", **options: Any) -> PackedDat
     return neat_pack_dataset_vlm(tokenized, PACK_SIZE)
 
 
-def stored(made: BothWays) -> Any:
-    return lazy(made).packs
-
-
 @pytest.mark.parametrize(("corpus", "fake_image"), [("pack", "pack"), ("sample", "sample"), ("text", "pack")])
 @pytest.mark.parametrize("planned", [True, False])
 def test_packs_equal_those_on_disk_bit_for_bit(
@@ -114,11 +110,11 @@ def test_the_loader_takes_them_and_resumes_where_it_stood(with_pack_fakes: BothW
     made = with_pack_fakes
     options: dict[str, Any] = {"seed": 3, "packs_per_rank": 1, "collate": "neat"}
     truth = list(vlmprep.Loader(vlmprep.open(made.packset), **options))
-    packs: Any = lazy(made).packs
+    packs = lazy(made).packs
     first = vlmprep.Loader(packs, num_workers=num_workers, **options)
     batches = iter(first)
     seen = [next(batches), next(batches)]
-    resumed = vlmprep.Loader(stored(made), num_workers=num_workers, **options)
+    resumed = vlmprep.Loader(lazy(made).packs, num_workers=num_workers, **options)
     resumed.load_state_dict(first.state_dict())
     seen += list(resumed)
     assert len(seen) == len(truth) > 3
@@ -132,10 +128,10 @@ def test_the_loader_takes_them_and_resumes_where_it_stood(with_pack_fakes: BothW
 
 def test_a_state_of_other_samples_or_another_plan_is_refused(with_pack_fakes: BothWays):
     made = with_pack_fakes
-    state = vlmprep.Loader(stored(made)).state_dict()
+    state = vlmprep.Loader(lazy(made).packs).state_dict()
     other = [{"conversation": [*made.examples[0]["conversation"][:-1], {"role": "assistant", "content": "Another."}]}]
     changed = PreTokenizedDatasetWrapper([*other, *made.examples[1:]], made.processor, fake_image="pack")
-    others: list[Any] = [
+    others = [
         neat_pack_dataset_vlm(changed, PACK_SIZE).packs,
         neat_pack_dataset_vlm(changed, PACK_SIZE, seed=1).packs,
     ]

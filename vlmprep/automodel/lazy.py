@@ -47,6 +47,8 @@ class LazyManifest:
     pack_size: int
     """Tokens that a pack holds at most, after the shift."""
     num_packs: int
+    settings: dict[str, Any]
+    """What they were made with."""
     digest: str
     """Identity of samples, packs, processor and settings; a Loader's state belongs to it."""
 
@@ -101,6 +103,12 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
         """The fields of a pack that was made."""
         rules = self.manifest.pixels
         return {name: _tensor(pack.fields[name], name in rules) for name in in_order(pack.fields)}
+
+    remote = False
+    """Nothing is gained from asking ahead."""
+
+    def read_ahead(self, pack_ids: Sequence[int], /) -> None:
+        """Make nothing ahead: a Loader's workers do that."""
 
     @property
     def manifest(self) -> LazyManifest:
@@ -214,6 +222,7 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
             pad_token_id=family.pad_token_id,
             pack_size=self._pack_size,
             num_packs=len(self),
+            settings={"fake_image": self._documents.fake_image, "document_alignment": 1},
             digest=made.hexdigest(),
         )
 

@@ -1,7 +1,7 @@
 """What a training job imports: open a pack set, get one rank's batches, save and load a few bytes of state.
 
 store.py     files of a local folder or an fsspec URL
-packset.py   `open`: packs by number, digests checked
+packset.py   `open`: packs by number, digests checked; packs.py: what a Loader asks of these or of others
 order.py     which packs a step consumes
 loader.py    `Loader`: one rank's batches, with resume
 steps.py     one rank's share of a step: read, collated, finished

@@ -14,7 +14,7 @@ from vlmprep.runtime.collate import Collate
 from vlmprep.runtime.epochs import Epochs
 from vlmprep.runtime.forms import form_of
 from vlmprep.runtime.order import GroupBy, Tail
-from vlmprep.runtime.packset import PackSet
+from vlmprep.runtime.packs import Packs
 from vlmprep.runtime.place import Place
 from vlmprep.runtime.sampler import Share, StepSampler
 from vlmprep.runtime.steps import PIXEL_TYPES, CollateChoice, CollateName, Finish, PixelType, StepReader, choose_collate
@@ -69,7 +69,7 @@ class Loader:
 
     def __init__(
         self,
-        packs: PackSet,
+        packs: Packs,
         *,
         dp_rank: int = 0,
         dp_world_size: int = 1,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlmprep.runtime.forms import SLIDING, ModelForm
+from vlmprep.runtime.packs import PackFacts
 from vlmprep.runtime.rows import Pack, split_documents
 from vlmprep.shardformat.index import PackIndex
-from vlmprep.shardformat.manifest import Manifest
 
 __all__ = ["BACKENDS", "alignment_of", "check_flat", "check_hf", "check_neat", "check_thd", "check_together"]
 
@@ -96,7 +96,7 @@ def check_thd(form: ModelForm) -> None:
         )
 
 
-def alignment_of(manifest: Manifest, index: PackIndex, asked: int | None) -> int:
+def alignment_of(manifest: PackFacts, index: PackIndex, asked: int | None) -> int:
     """The multiple that `thd` pads documents to: what the plan counted, or another one that surely fits.
 
     Args:

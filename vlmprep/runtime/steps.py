@@ -15,7 +15,7 @@ from vlmprep.runtime.collate import Collate, Pack, attention_mask_for, documents
 from vlmprep.runtime.forms import ModelForm
 from vlmprep.runtime.joined import flat, thd
 from vlmprep.runtime.offers import alignment_of, check_flat, check_hf, check_neat, check_thd
-from vlmprep.runtime.packset import PackSet
+from vlmprep.runtime.packs import Packs
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.runtime.sampler import Step
 from vlmprep.schema.packset import IGNORE_INDEX
@@ -37,7 +37,7 @@ PIXEL_TYPES: dict[PixelType, torch.dtype] = {
 class StepReader(Dataset[Batch]):
     """Reads and collates a step; the part of the work that runs in worker processes."""
 
-    def __init__(self, packs: PackSet, collate: Collate) -> None:
+    def __init__(self, packs: Packs, collate: Collate) -> None:
         self._packs = packs
         self._collate = collate
 
@@ -102,7 +102,7 @@ class CollateChoice:
     document_alignment: int | None
 
 
-def choose_collate(packs: PackSet, choice: CollateChoice, form: ModelForm) -> Collate:
+def choose_collate(packs: Packs, choice: CollateChoice, form: ModelForm) -> Collate:
     """The collate that workers run; masks stay document numbers, which are small to hand over."""
     settings: dict[str, Any] = {
         "padding_idx": packs.manifest.pad_token_id,
