@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["container_sound", "container_sound_size", "decoded_sound", "resampled", "samples_at", "sound_size"]
 
 BLOCK_SAMPLES = 1 << 16
+LEVELS_PER_SECOND = 2 * 48_000
 SAMPLES_PER_MP3_FRAME = 1_152
 MP3_FRAMES_OFF = 3
 """Encoders and decoders differ in what they count at a sound's ends."""
@@ -33,16 +34,17 @@ UNKNOWN_LENGTH = (1 << 63) - 1
 """What libsndfile says of a file whose length it does not know."""
 
 
-def sound_size(file: IO[bytes], num_bytes: int, name: str) -> AudioSize:
+def sound_size(file: IO[bytes], num_bytes: int, name: str, max_seconds: float = math.inf) -> AudioSize:
     """Read a sound's length from its header.
 
     Args:
         file: The encoded sound, seekable.
         num_bytes: Its size.
         name: What a person calls it.
+        max_seconds: How long it may be.
 
     Raises:
-        RefuseSample: No sound that libsndfile reads, or of unknown length.
+        RefuseSample: No sound that libsndfile reads, of unknown length, or above the limit.
     """
     note = length_note(file)
     if note is not None and note.end is not None and num_bytes < MP3_SHARE * note.end:
@@ -50,6 +52,7 @@ def sound_size(file: IO[bytes], num_bytes: int, name: str) -> AudioSize:
     with opened_sound(file, name) as sound:
         guessed = sound.format == "MP3" and note is None
         num_samples, rate = decoded_length(sound, name) if guessed else sound.frames, sound.samplerate
+        num_channels = sound.channels
     if guessed:
         file.seek(0)
         check_whole_mp3(file, num_samples, name)
@@ -57,7 +60,27 @@ def sound_size(file: IO[bytes], num_bytes: int, name: str) -> AudioSize:
         raise RefuseSample("unknown-length", f"{name} does not say how long it is")
     if num_samples == 0:
         raise RefuseSample("no-samples", f"{name} holds no sound: 0 samples")
+    check_length(num_samples, rate, num_channels, max_seconds, name)
     return AudioSize(num_samples=num_samples, sampling_rate=rate, num_bytes=num_bytes)
+
+
+def check_length(num_samples: int, rate: int, num_channels: int, max_seconds: float, name: str) -> None:
+    """Hold a sound against the time, and against the memory of so much time in stereo at 48 kHz.
+
+    Raises:
+        RefuseSample: It is longer, or its rate and channels make more of it.
+    """
+    if num_samples > max_seconds * rate:
+        raise RefuseSample(
+            "sound-too-long",
+            f"{name} is {num_samples / rate:.0f} s long, above --max-audio-seconds {max_seconds:g}",
+        )
+    if num_samples * num_channels > max_seconds * LEVELS_PER_SECOND:
+        raise RefuseSample(
+            "sound-too-large",
+            f"{name} decodes to {num_samples} samples of {num_channels} channels, more than --max-audio-seconds "
+            f"{max_seconds:g} of stereo at 48 kHz",
+        )
 
 
 def decoded_length(sound: Any, name: str) -> int:
@@ -159,25 +182,29 @@ def resampled(waveform: NDArray[np.float32], own_rate: int, sampling_rate: int) 
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
-def container_sound_size(container: InputContainer, num_bytes: int, name: str) -> AudioSize | None:
+def container_sound_size(
+    container: InputContainer, num_bytes: int, name: str, max_seconds: float = math.inf
+) -> AudioSize | None:
     """How long the first sound of a video is, counted by decoding it: codecs begin and end within a packet.
 
     Args:
         container: Just opened; it is read to its end.
         num_bytes: Size of the encoded file.
         name: What a person calls it.
+        max_seconds: How long it may be.
 
     Returns:
         None where the video is silent.
 
     Raises:
-        RefuseSample: It does not decode, or changes its rate or channels.
+        RefuseSample: It does not decode, changes its rate or channels, or is above the limit.
     """
     if not container.streams.audio:
         return None
     num_samples, rate = 0, container.streams.audio[0].rate
     for block in sound_blocks(container, name):
         num_samples += block.samples
+        check_length(num_samples, rate, block.layout.nb_channels, max_seconds, name)
     if num_samples == 0:
         raise RefuseSample("no-samples", f"the sound of {name} has 0 samples")
     return AudioSize(num_samples=num_samples, sampling_rate=rate, num_bytes=num_bytes)

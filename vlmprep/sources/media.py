@@ -52,7 +52,7 @@ class MediaReader:
     max_clip_frames: int = DEFAULT_MAX_CLIP_FRAMES
     """Clips of more frames are refused, whether all are sampled or few."""
     max_audio_seconds: float = DEFAULT_MAX_AUDIO_SECONDS
-    """Longer sounds are refused."""
+    """Longer sounds are refused, and those that make more levels than so much stereo at 48 kHz."""
 
     def state(self, medium: Media) -> int:
         """Digest of a medium's location, size and modification time; 0 for a file that cannot be looked at."""
@@ -126,8 +126,8 @@ class MediaReader:
             if not with_sound:
                 return size
             with opened_container(file, name) as container:
-                sound = container_sound_size(container, num_bytes, name)
-            return replace(size, audio=sound and self._checked(sound, name))
+                sound = container_sound_size(container, num_bytes, name, self.max_audio_seconds)
+            return replace(size, audio=sound)
 
     def _listed_size(self, frames: tuple[Media, ...]) -> VideoSize:
         """The size of a clip that is a list of images, which video processors load with torchvision."""
@@ -159,16 +159,7 @@ class MediaReader:
         """
         name = clipped(medium.where)
         with opened(medium, name) as (file, num_bytes):
-            return self._checked(sound_size(file, num_bytes, name), name)
-
-    def _checked(self, size: AudioSize, name: str) -> AudioSize:
-        seconds = size.num_samples / size.sampling_rate
-        if seconds > self.max_audio_seconds:
-            raise RefuseSample(
-                "sound-too-long",
-                f"{name} is {seconds:.0f} s long, above --max-audio-seconds {self.max_audio_seconds:g}",
-            )
-        return size
+            return sound_size(file, num_bytes, name, self.max_audio_seconds)
 
 
 @contextmanager
