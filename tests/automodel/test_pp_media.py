@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.automodel.examples import examples, processor
-from tests.families.processors import FamilyName
+from tests.families.processors import FAMILY_NAMES, FamilyName
 from vlmprep.automodel import pp_media
-from vlmprep.automodel.collate_fns import COLLATE_FNS, default_collate_fn
+from vlmprep.automodel.collate_fns import COLLATE_FNS, default_collate_fn, phi4_mm_collate_fn
 from vlmprep.automodel.pp_media import (
     VLM_PP_MEDIA_KEY,
     chunk_step3_media,
@@ -187,37 +187,53 @@ def test_crops_that_fit_no_rows_are_refused(given: dict[str, Tensor], message: s
         chunk_step3_media(**{"pixel_values": torch.zeros(2, 1), "batch_size": 2, "n_microbatches": 2, **given})  # type: ignore[arg-type]
 
 
-GRID_NAMES: dict[FamilyName, str] = {
-    "qwen2_5_vl": "image_grid_thw",
-    "kimi_k25": "image_grid_thw",
-    "gemma4": "image_position_ids",
-    "step3p7": "",
+GRIDS = ("image_grid_thw", "image_grid_hw", "image_sizes", "image_position_ids")
+REFUSED: dict[FamilyName, str] = {
+    "phi4_multimodal": "image_pixel_values, image_attention_mask: of which rows",
+    "internvl": "3 rows with 15 media in all",  # whose tiles they are stands nowhere
 }
 
 
-@pytest.mark.parametrize("name", GRID_NAMES)
+def collate_for(name: FamilyName) -> Any:
+    own = phi4_mm_collate_fn if name == "phi4_multimodal" else default_collate_fn
+    return COLLATE_FNS.get(type(processor(name)).__name__, own)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY_NAMES if name not in REFUSED])
 @pytest.mark.parametrize("n_microbatches", [2, 3])
 def test_a_microbatch_has_the_media_that_the_processor_makes_of_its_rows(name: FamilyName, n_microbatches: int):
-    made_by = processor(name)
-    collate = COLLATE_FNS.get(type(made_by).__name__, default_collate_fn)
+    made_by, collate = processor(name), collate_for(name)
     rows = examples()[::-1]  # two images, none, one
     batch = prepare_vlm_media_for_pp(collate(rows, made_by), 3, n_microbatches)
     media = batch.pop(VLM_PP_MEDIA_KEY)
-    assert not any(field.startswith(("pixel", "image", "num_", "n_")) for field in batch)
+    assert set(batch) <= {"input_ids", "labels", "attention_mask", "mm_token_type_ids"}
     assert batch["input_ids"].shape[0] == 3
+    with_pixels = 0
     for microbatch, part in enumerate(row_slices(3, n_microbatches)):
         chunks = {field: chunk[microbatch] for field, chunk in media.items()}
         truth = collate(rows[part], made_by)
-        if "pixel_values" not in truth:
-            assert all(len(chunk) == 0 for chunk in chunks.values())
+        if not truth.get("n_images_per_sample", torch.zeros(1)).any():
+            assert all(len(chunk) == 0 or not chunk.any() for chunk in chunks.values())
             continue
-        assert torch.equal(chunks["pixel_values"], truth["pixel_values"])
-        if GRID_NAMES[name]:
-            assert torch.equal(chunks["image_grid_hws"], truth[GRID_NAMES[name]])
-        else:
-            local = truth.get("pixel_values_local", torch.zeros(0, *chunks["pixel_values_local"].shape[1:]))
-            assert torch.equal(chunks["pixel_values_local"], local)
-            assert torch.equal(chunks["num_local_patches"], torch.as_tensor(truth["num_local_patches"]))
+        with_pixels += 1
+        grid = next((truth[field] for field in GRIDS if field in truth), None)
+        assert grid is None or torch.equal(chunks.pop("image_grid_hws"), grid)
+        assert "pixel_values" in chunks
+        for field, chunk in chunks.items():
+            alone = torch.as_tensor(truth[field]) if field in truth else chunk[:0]
+            own = tuple(
+                slice(size) for size in alone.shape
+            )  # other rows of the batch may have had more images or crops
+            assert torch.equal(chunk[own], alone), field
+            assert chunk.count_nonzero() == alone.count_nonzero(), field
+    assert with_pixels == 2
+
+
+@pytest.mark.parametrize(("name", "message"), REFUSED.items())
+def test_media_that_say_nothing_of_their_rows_are_refused(name: FamilyName, message: str):
+    batch = collate_for(name)(examples()[::-1], processor(name))
+    with pytest.raises(ValueError, match=message):
+        prepare_vlm_media_for_pp(batch, 3, 3)
 
 
 def a_batch() -> dict[str, Any]:
@@ -259,7 +275,10 @@ def test_prepared_batches_carry_no_raw_media():
         ({"input_features": torch.zeros(3, 2)}, "input_features: of which rows"),
         ({"video_grid_thw": None}, "pixel_values_videos without video_grid_thw"),
         ({"pixel_values": None, "patch_pixel_values": torch.zeros(1)}, "there is no pixel_values"),
-        ({"patch_pixel_values": torch.zeros(1)}, "whose crops they are is not known"),
+        ({"patch_pixel_values": torch.zeros(1)}, "whose they are is not known"),
+        ({"batch_num_images": torch.tensor([1, 2])}, r"batch_num_images is \[1, 2\]"),
+        ({"image_grid_thw": None, "pixel_values": torch.zeros(5, 1)}, "3 rows with 5 media"),
+        ({"image_grid_thw": None, "pixel_values": torch.zeros(3, 1), "num_patches": torch.zeros(3)}, "says otherwise"),
         ({"second_per_grid_ts": torch.zeros(2)}, "media per row"),
     ],
 )
@@ -371,3 +390,26 @@ def test_a_pipeline_that_names_no_stages_leaves_counting_to_the_model():
         assert module._vlm_chunk_idx == 0
         module._vlm_chunk_idx = 2
         assert module()["image_grid_thw"].tolist() == [[1, 2, 6]]
+
+
+def test_images_without_a_grid_follow_the_counts_of_their_rows():
+    batch = {**a_batch(), "image_grid_thw": None, "pixel_values": torch.arange(3.0)[:, None]}
+    media = prepare_vlm_media_for_pp(batch, 3, 3)[VLM_PP_MEDIA_KEY]
+    assert [part.flatten().tolist() for part in media["pixel_values"]] == [[0, 1], [], [2]]
+    assert "image_grid_hws" not in media
+
+
+def test_conversations_packed_into_a_row_keep_their_numbers_of_images():
+    numbers = torch.tensor([1, 0, 1, 0, 1])  # two conversations and more in a row
+    batch = {**a_batch(), "batch_num_images": numbers}
+    media = prepare_vlm_media_for_pp(batch, 3, 3)[VLM_PP_MEDIA_KEY]
+    assert [int(part.sum()) for part in media["batch_num_images"]] == [2, 0, 1]
+    assert torch.equal(torch.cat(media["batch_num_images"]), numbers)
+
+
+def test_what_else_is_said_of_each_image_has_its_own_name():
+    batch = a_batch()
+    batch["image_grid_hws"] = batch["image_grid_thw"][:, 1:]
+    media = prepare_vlm_media_for_pp(batch, 3, 3)[VLM_PP_MEDIA_KEY]
+    assert [part.tolist() for part in media["image_grid_hws"]] == [[[2, 2], [4, 2]], [], [[2, 6]]]
+    assert [part.tolist() for part in media["image_grid_thw"]] == [[[1, 2, 2], [1, 4, 2]], [], [[1, 2, 6]]]

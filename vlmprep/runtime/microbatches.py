@@ -39,6 +39,8 @@ STAGED = (
     "image_sizes",
     "image_position_ids",
     "grid_thws",
+    "batch_num_images",
+    "pixel_attention_mask",
     "patch_pixel_values",
     "num_patches",
     "patch_newline_mask",
