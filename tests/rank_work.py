@@ -1,0 +1,94 @@
+"""What ranks do in the tests of tests/runtime/test_distributed.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+import vlmprep
+from vlmprep.runtime import Loader
+
+__all__ = ["go", "go_through", "make_loader", "train"]
+
+
+def make_loader(root: Path, rank: int, options: dict[str, Any]) -> Loader:
+    """A rank's loader; of a single process, the loader of all."""
+    ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+    return Loader(vlmprep.open(root), dp_rank=rank, dp_world_size=ranks, seed=3, **options)
+
+
+def go_through(rank: int, cases: list[tuple[Path, dict[str, Any]]]) -> list[list[list[int]]]:
+    """`go` through three epochs of each case."""
+    return [go(rank, root, options, 3) for root, options in cases]
+
+
+def go(
+    rank: int, root: Path, options: dict[str, Any], epochs: int, saved: Path | None = None, dies_at: int | None = None
+) -> list[list[int]]:
+    """At every step all ranks add up their labels and tell each other their packs; rank 0 saves the state, rank 1 may die."""
+    loader = make_loader(root, rank, options)
+    if saved is not None and saved.exists():
+        loader.load_state_dict(json.loads(saved.read_text()))
+    taken: list[list[int]] = []
+    while loader.epoch < epochs:
+        for batch in loader:
+            labels = (batch["labels"] != -100).sum()
+            distributed.all_reduce(labels)
+            assert labels.item() == batch.num_label_tokens_in_step > 0
+            everyone: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(everyone, (loader.state_dict(), batch.pack_ids, batch.repeated))
+            assert all(state == loader.state_dict() for state, *_ in everyone)
+            taken.append([k for _, ids, again in everyone for k, r in zip(ids, again, strict=True) if not r])
+            if len(taken) == dies_at and rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if saved is not None and rank == 0:
+                saved.write_text(json.dumps(loader.state_dict()))
+                saved.with_suffix(".taken").write_text(json.dumps(taken))
+    return taken
+
+
+def train(rank: int, root: Path, sharded: bool, packs_per_rank: int) -> tuple[list[float], dict[str, NDArray[Any]]]:
+    """Steps of descent over an epoch; the loss of each over all ranks, and the weights."""
+    from tests.models import tiny_model
+
+    model = tiny_model("qwen2_5_vl")
+    num_ranks = distributed.get_world_size() if sharded else 1
+    if sharded:
+        _shard(model, num_ranks)
+    descent = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses = []
+    loader = make_loader(root, rank, {"collate": "hf", "shuffle": False, "packs_per_rank": packs_per_rank})
+    for batch in loader:
+        loss = model(**batch, num_items_in_batch=torch.tensor(batch.num_label_tokens_in_step / num_ranks)).loss
+        loss.backward()
+        descent.step()
+        descent.zero_grad()
+        mean = loss.detach() / num_ranks
+        if sharded:
+            distributed.all_reduce(mean)
+        losses.append(mean.item())
+    return losses, {name: _whole(weight).numpy().copy() for name, weight in model.named_parameters()}
+
+
+def _shard(model: Any, num_ranks: int) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (num_ranks,))
+    for layer in (*model.model.visual.blocks, *model.model.language_model.layers):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model.model.visual, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def _whole(weight: Any) -> torch.Tensor:
+    whole: torch.Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return whole.detach()
