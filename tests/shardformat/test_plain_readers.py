@@ -47,12 +47,15 @@ def run(code: str, **names: Any) -> dict[str, Any]:
     return scope
 
 
-def test_the_documented_inverse_gives_the_pixels() -> None:
+@pytest.mark.parametrize(("patches", "mark", "first"), [(8, "high, low", 2), (7, "red minus green", 14)])
+def test_the_documented_inverses_give_the_pixels(patches: int, mark: str, first: int) -> None:
     info = PackInfo(pack_id=0, samples=(SampleRef(source="made", row=0, sample_id="x"),), document_lengths=(50,))
-    members = dict(encode_pack(info, fields(0), compression="zstd"))
+    pixels = fields(0)["pixel_values"][:patches]
+    members = dict(encode_pack(info, {**fields(0), "pixel_values": pixels}, compression="zstd"))
     npy = pa.input_stream(pa.BufferReader(members["pixel_values.npy.zst"]), compression="zstd").read()
-    [inverse] = [code for code in CODE if "cumsum" in code]
-    np.testing.assert_array_equal(run(inverse, npy=npy)["pixels"], fields(0)["pixel_values"])
+    assert len(np.load(io.BytesIO(npy))) == first
+    [inverse] = [code for code in CODE if mark in code and "cumsum" in code and ("minus red" in code) == (first == 2)]
+    np.testing.assert_array_equal(run(inverse, npy=npy)["pixels"], pixels)
 
 
 def test_webdataset_reads_uncompressed_packs_as_they_are(tmp_path: Path) -> None:
@@ -80,4 +83,4 @@ def test_webdataset_reads_compressed_packs_with_the_documented_handler(
     assert len(samples) == 3
     for pack_id, sample in enumerate(samples):
         np.testing.assert_array_equal(sample[f"input_ids.npy.{ending}"], fields(pack_id)["input_ids"])
-        assert sample[f"pixel_values.npy.{ending}"].shape == (14, 3, 8, 14)
+        assert sample[f"pixel_values.npy.{ending}"].shape == (2, 7, 3, 8, 14)

@@ -88,7 +88,7 @@ class MemberInfo:
     shape: tuple[int, ...]
     """Shape of the field as readers get it; the .npy inside differs where `transform` says so."""
     transform: str | None
-    """Reversible transform between the field and the .npy: `patch_rows`, or none."""
+    """Reversible transform between the field and the .npy: `row_pairs`, `patch_rows`, or none."""
     npy_bytes: int
     """Size of the .npy, header included, before compression."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PATCH_ROWS", "fits", "forward", "inverse", "stored_shape"]
+__all__ = ["PATCH_ROWS", "fits", "forward", "inverse", "planes_of", "stored_shape"]
 
 PATCH_ROWS = "patch_rows"
 """The transform's name in key.json."""
@@ -74,6 +74,16 @@ def inverse(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
     stored[:, 0] += stored[:, 1]
     stored[:, 2] += stored[:, 1]
     return stored.transpose(2, 1, 0, 3)
+
+
+def planes_of(natural: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Natural pixels as [height, 3, patches * width]: a view where families laid them out so."""
+    patches, channels, height, width = natural.shape
+    planes = natural.transpose(2, 1, 0, 3)
+    if not planes.flags.c_contiguous:
+        planes = np.empty(stored_shape(natural.shape), dtype=np.uint8)
+        _to_planes(natural, planes)
+    return planes.reshape(height, channels, patches * width)
 
 
 def _to_planes(natural: NDArray[np.uint8], stored: NDArray[np.uint8]) -> None:
