@@ -225,7 +225,7 @@ def test_shards_with_refused_samples_beyond_the_budget_are_written_again(
     source: Path, processor: Path, bucket: str, whole: dict[str, bytes]
 ) -> None:
     out, store = f"{bucket}/set", StoreFolder(f"{bucket}/set")
-    with pytest.raises(StopRun, match="more than --max-refused .* of them while packing"):
+    with pytest.raises(StopRun, match=r"more than --max-refused .* of them while packing"):
         pack(source, processor, out, max_refused=0.3)
     assert store.files("shards")
     receipts = [json.loads(store.read(name)) for name in store.files("receipts")]

@@ -22,7 +22,7 @@ def estimate(
     sources: Annotated[
         list[str], typer.Argument(help="Meta JSON, .json or .jsonl files, or globs of them.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ledger.", show_default=False)],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the ledger.", show_default=False)],
     processor: Annotated[
         str, typer.Option("--processor", help="The model's processor: a folder, or a hub name.", show_default=False)
     ],
@@ -30,6 +30,7 @@ def estimate(
     engine: o.EngineOptions,
     output: o.OutputOptions,
     max_refused: o.MaxRefused = 0.01,
+    work: o.Work = None,
     annotate: Annotated[
         Path | None,
         typer.Option(
@@ -42,15 +43,17 @@ def estimate(
     """Write a ledger: exact token, visual-token and label-token counts of every row, or the reason for refusing it."""
     with loading(quiet=output.silent):
         from vlmprep.pipeline import estimate as stage
+        from vlmprep.pipeline.places import output_at
+        from vlmprep.pipeline.recognize import Kind
 
-    with progress_bars(quiet=output.silent) as progress:
-        ledger = stage.estimate(sources, counting.settings(processor), out, engine.make(), progress)
+    with progress_bars(quiet=output.silent) as progress, output_at(out, Kind.LEDGER, work) as (root, _):
+        ledger = stage.estimate(sources, counting.settings(processor), root, engine.make(), progress)
         if annotate is not None:
             from vlmprep.pipeline.annotate import annotate as write_copies
 
             write_copies(ledger, counting.settings(processor), annotate, progress)
     if output.json:
-        emit_json({"ledger": str(out), **ledger.summary})
+        emit_json({"ledger": out, **ledger.summary})
         return
     if not output.quiet:
         results.print(*ledger_tables(ledger.summary), sep="\n")

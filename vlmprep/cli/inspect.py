@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,8 @@ __all__ = ["inspect"]
 @app.command(no_args_is_help=True)
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="LEDGER|PLAN|PACKSET", help="A folder that vlmprep made.", show_default=False)
+        str,
+        typer.Argument(metavar="LEDGER|PLAN|PACKSET", help="A folder or URL that vlmprep made.", show_default=False),
     ],
     pack: Annotated[
         int | None, typer.Option("--pack", metavar="K", help="Show pack K of a pack set: documents, media, text.")
@@ -50,7 +50,7 @@ def inspect(
         print_report(report, results)
 
 
-def show_pack(path: Path, pack: int, processor: str | None, *, trust_remote_code: bool, full: bool, json: bool) -> None:
+def show_pack(path: str, pack: int, processor: str | None, *, trust_remote_code: bool, full: bool, json: bool) -> None:
     """Show one pack."""
     from vlmprep.cli.pack_view import pack_parts
     from vlmprep.pipeline.inspect.pack import view_pack

@@ -55,6 +55,7 @@ __all__ = [
     "ShardBytes",
     "ThinkingPrefix",
     "TrustRemoteCode",
+    "Work",
     "Workers",
     "WriteOptions",
     "asked",
@@ -188,6 +189,14 @@ CountWithFake = Annotated[
         "--count-with-fake",
         help="Count text-only samples with a fake image in them too, as plans with --fake-image sample need; "
         "`pack --fake-image sample` does so by itself.",
+    ),
+]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        help="With --out on a store: local folder of what is not there yet; default: beneath the cache.",
+        show_default=False,
     ),
 ]
 MaxRefused = Annotated[

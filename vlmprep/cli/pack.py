@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,7 +26,7 @@ def pack(
     sources: Annotated[
         list[str], typer.Argument(help="Sources as for `vlmprep estimate`, or one ledger.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pack set.", show_default=False)],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the pack set.", show_default=False)],
     counting: o.CountOptions,
     planning: o.PlanOptions,
     writing: o.WriteOptions,
@@ -35,9 +34,10 @@ def pack(
     output: o.OutputOptions,
     processor: o.Processor = None,
     plan: Annotated[
-        Path | None, typer.Option("--plan", help="A plan made by `vlmprep plan` from the ledger given.")
+        str | None, typer.Option("--plan", help="A plan made by `vlmprep plan` from the ledger given.")
     ] = None,
     max_refused: o.MaxRefused = 0.01,
+    work: o.Work = None,
 ) -> None:
     """Write a pack set; runs the missing stages first and goes on where an earlier run stopped."""
     with loading(quiet=output.silent):
@@ -58,8 +58,9 @@ def pack(
             engine=engine.make(),
             progress=progress,
             asked=o.asked(context, PLANNING),
+            work=work,
         )
     if output.json:
-        emit_json({"packset": str(out), "manifest": asdict(done.manifest)})
+        emit_json({"packset": out, "manifest": asdict(done.manifest)})
     elif not output.quiet:
-        results.print(*packset_tables(done.manifest, str(out)), sep="\n")
+        results.print(*packset_tables(done.manifest, out), sep="\n")

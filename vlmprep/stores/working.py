@@ -32,6 +32,7 @@ __all__ = ["Contents", "WorkingCopy", "copied", "working_copy"]
 MARK = ".work"
 COPY = "copy"
 LOCK = ".lock"
+SHARDS = "shards"
 LAST = ("ledger.json", "plan.json", "manifest.json")
 """Files whose presence means that those beside and beneath them are complete; in the order of completion."""
 AT_ONCE = 8
@@ -178,7 +179,7 @@ def working_copy(url: str, work: Path | None, contents: Contents) -> Iterator[Wo
 
 
 def copied(url: str) -> Path:
-    """A local copy of a small folder on a store, such as a ledger or a plan, as it is now.
+    """A local copy of what lies in a folder on a store now: a ledger, a plan, a pack set without its shards.
 
     Raises:
         StopRun: There is none.
@@ -186,7 +187,8 @@ def copied(url: str) -> Path:
     store = StoreFolder(url)
     there = {name: stored for name, stored in store.files().items() if name not in (LEASE, MARK)}
     if not there:
-        raise StopRun(f"{url} does not exist", "Give the folder of a ledger or a plan.")
+        raise StopRun(f"{url} does not exist", "Give the folder of a ledger, a plan or a pack set.")
+    there = {name: stored for name, stored in there.items() if first(name) != SHARDS}
     state = (f"{name}\0{stored.size}\0{stored.state}" for name, stored in sorted(there.items()))
     root = cache_folder() / "copies" / entry_name(store.url, *state)
     with ThreadPoolExecutor(AT_ONCE) as threads:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vlmprep.pipeline.inspect.decoder import Decoder, find_decoder
 from vlmprep.pipeline.inspect.packset import open_packset
+from vlmprep.pipeline.places import local_folder
 from vlmprep.pipeline.recognize import Kind, recognize
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.packset import IGNORE_INDEX, shard_name
@@ -21,6 +22,8 @@ from vlmprep.shardformat.index import PackIndex
 from vlmprep.shardformat.members import Array
 from vlmprep.shardformat.pack import check_digest, decode_pack
 from vlmprep.shardformat.packinfo import PackInfo, SampleRef
+from vlmprep.stores.folder import StoreFolder
+from vlmprep.stores.urls import is_url
 
 __all__ = ["DocumentView", "MediumView", "PackView", "Span", "view_pack"]
 
@@ -123,11 +126,13 @@ class Run:
         return int(self.place.stop - self.place.start)
 
 
-def view_pack(root: Path, pack_id: int, processor: str | None = None, *, trust_remote_code: bool = False) -> PackView:
+def view_pack(
+    place: Path | str, pack_id: int, processor: str | None = None, *, trust_remote_code: bool = False
+) -> PackView:
     """Read one pack of a complete pack set.
 
     Args:
-        root: The pack set.
+        place: The pack set, a folder or a URL.
         pack_id: The pack's number.
         processor: Folder or hub name of the processor whose tokenizer reads the text; None: what the pack set names.
         trust_remote_code: Run code that comes with the processor.
@@ -135,15 +140,16 @@ def view_pack(root: Path, pack_id: int, processor: str | None = None, *, trust_r
     Raises:
         StopRun: There is no such pack set or pack, or it is broken.
     """
+    root = local_folder(place)
     if (kind := recognize(root).kind) is not Kind.PACKSET:
-        raise StopRun(f"--pack {pack_id} shows a pack of a pack set, {root} is a {kind}")
+        raise StopRun(f"--pack {pack_id} shows a pack of a pack set, {place} is a {kind}")
     manifest, index = open_packset(root)
     if not 0 <= pack_id < len(index):
-        raise StopRun(f"--pack {pack_id}: {root} has packs 0 to {len(index) - 1}")
-    info, fields = read_pack(root, index, pack_id)
+        raise StopRun(f"--pack {pack_id}: {place} has packs 0 to {len(index) - 1}")
+    info, fields = read_pack(place, index, pack_id)
     decoder, note = find_decoder(manifest, processor, trust_remote_code=trust_remote_code)
     return PackView(
-        packset=str(root),
+        packset=str(place),
         pack_id=pack_id,
         shard=shard_name(int(index.shard[pack_id])),
         num_bytes=int(index.size[pack_id]),
@@ -156,7 +162,7 @@ def view_pack(root: Path, pack_id: int, processor: str | None = None, *, trust_r
     )
 
 
-def read_pack(root: Path, index: PackIndex, pack_id: int) -> tuple[PackInfo, dict[str, Array]]:
+def read_pack(place: Path | str, index: PackIndex, pack_id: int) -> tuple[PackInfo, dict[str, Array]]:
     """One pack's own account and its tensors, the digest checked.
 
     Raises:
@@ -164,13 +170,19 @@ def read_pack(root: Path, index: PackIndex, pack_id: int) -> tuple[PackInfo, dic
     """
     shard, size = shard_name(int(index.shard[pack_id])), int(index.size[pack_id])
     try:
-        with (root / shard).open("rb") as file:
-            file.seek(int(index.offset[pack_id]))
-            raw = memoryview(file.read(size))
+        raw = memoryview(_part(place, shard, int(index.offset[pack_id]), size))
     except OSError as error:
         raise broken_pack(shard, pack_id, f"the shard cannot be read: {error.strerror or error}") from error
     check_digest(raw, int(index.xxh3[pack_id]), shard=shard, pack_id=pack_id)
     return decode_pack(raw, shard=shard, pack_id=pack_id)
+
+
+def _part(place: Path | str, shard: str, offset: int, size: int) -> bytes:
+    if is_url(str(place)):
+        return StoreFolder(str(place)).read_range(shard, offset, size)
+    with (Path(place) / shard).open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def documents_of(info: PackInfo, fields: dict[str, Array], decoder: Decoder | None) -> Iterator[DocumentView]:
