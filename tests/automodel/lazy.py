@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from tests.packed import without_images
 from tests.runs import run
-from vlmprep.automodel.sharegpt import example_of_row, row_reader
+from vlmprep.automodel.datasets import make_meta_dataset
 from vlmprep.demo.corpus import make_corpus
 from vlmprep.pipeline.plan.file import Plan
 from vlmprep.pipeline.settings import PlanSettings
 
-__all__ = ["PACK_SIZE", "BothWays", "examples_of", "pack_both_ways", "qwen"]
+__all__ = ["PACK_SIZE", "BothWays", "pack_both_ways", "qwen"]
 
 PACK_SIZE = 768
 
@@ -40,12 +40,6 @@ def qwen(folder: Path) -> Any:
     return AutoProcessor.from_pretrained(folder)
 
 
-def examples_of(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl as examples."""
-    rows = row_reader(None, None, str(path.parent))
-    return [example_of_row(json.loads(line), rows) for line in path.read_bytes().splitlines()]
-
-
 def pack_both_ways(
     root: Path,
     processor: Path,
@@ -57,8 +51,11 @@ def pack_both_ways(
     """Draw a corpus without damage and pack it."""
     corpus = root / "corpus"
     make_corpus(corpus, num_samples=num_samples, damaged=False)
-    rows = corpus / "sharegpt.jsonl"
-    rows = without_images(corpus) if text_only else rows
+    source = corpus / "meta.json"
+    if text_only:
+        source.write_text(json.dumps({"text": {"file_name": without_images(corpus).name}}))
     planning = PlanSettings(pack_size=PACK_SIZE, fake_image=fake_image)
-    made = run(rows, processor, root / "packset", planning=planning)
-    return BothWays(examples=examples_of(rows), processor=qwen(processor), packset=root / "packset", plan=made.plan)
+    made = run(source, processor, root / "packset", planning=planning)
+    return BothWays(
+        examples=make_meta_dataset(str(source)), processor=qwen(processor), packset=root / "packset", plan=made.plan
+    )
