@@ -29,7 +29,7 @@ def test_the_runtime_loads_nothing_that_a_training_job_does_not_need():
     assert not loaded & NOT_IN_A_TRAINING_JOB
 
 
-@pytest.mark.parametrize("name", ["Loader", "open", "plan_packs"])
+@pytest.mark.parametrize("name", ["Loader", "blend", "open", "plan_packs"])
 def test_public_names_load_on_first_use(name):
     import vlmprep
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlmprep.planning import plan_packs
-    from vlmprep.runtime import Loader, open  # noqa: A004 - vlmprep.open is the documented name
+    from vlmprep.runtime import Loader, blend, open  # noqa: A004 - vlmprep.open is the documented name
 
-__all__ = ["Loader", "__version__", "open", "plan_packs"]
+__all__ = ["Loader", "__version__", "blend", "open", "plan_packs"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"Loader": "vlmprep.runtime", "open": "vlmprep.runtime", "plan_packs": "vlmprep.planning"}
+_HOMES = {"Loader": "vlmprep.runtime", "blend": "vlmprep.runtime", "open": "vlmprep.runtime", "plan_packs": "vlmprep.planning"}
 
 
 def __getattr__(name: str) -> Any:

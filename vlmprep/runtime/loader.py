@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vlmprep.runtime.batch import Batch
-from vlmprep.runtime.catalogue import Catalogue
+from vlmprep.runtime.blend import catalogue_of
 from vlmprep.runtime.collate import Collate
 from vlmprep.runtime.epochs import Epochs
 from vlmprep.runtime.forms import form_of
@@ -35,7 +35,7 @@ class Loader:
                 ...
 
     Args:
-        packs: The pack set.
+        packs: The pack set, or a blend of several.
         dp_rank: This process's place among the data-parallel ranks.
         dp_world_size: Data-parallel ranks; a step consumes `dp_world_size * packs_per_rank` packs, the global batch.
         packs_per_rank: Rows of a batch.
@@ -95,7 +95,7 @@ class Loader:
         share = Share(dp_rank=dp_rank, dp_world_size=dp_world_size, packs_per_rank=packs_per_rank)
         self.packs = packs
         epochs = Epochs(
-            catalogue=Catalogue([packs.index], [1], with_shards=shuffle_shards is not None),
+            catalogue=catalogue_of(packs, with_shards=shuffle_shards is not None),
             seed=seed,
             shuffle=shuffle,
             shuffle_shards=shuffle_shards,
