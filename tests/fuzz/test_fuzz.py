@@ -14,12 +14,13 @@ from transformers import Qwen2VLVideoProcessor
 
 from tests.conftest import FamilyProcessorDir
 from tests.fuzz import watch
-from tests.fuzz.batch import Batch, Outcome
+from tests.fuzz.batch import Batch, Outcome, run_batch
 from tests.fuzz.bombs import BOMBS
 from tests.fuzz.corpus import WHOLE
 from tests.fuzz.seeds import SEEDS, seed_bytes
 from tests.fuzz.watch import Watcher, batches
 from vlmprep.families.media.clips import load_clip
+from vlmprep.families.media.images import load_image
 from vlmprep.families.media.sounds import load_sound
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
@@ -54,6 +55,18 @@ def test_broken_media_and_rows_are_refused_or_what_the_processor_makes_of_them(
     assert len(results) > 15
     assert sum(outcome.how == WHOLE for outcome in outcomes) == NUM_ITEMS / 8
     assert {outcome.kind for outcome in outcomes} == {"image", "video", "audio", "row"}
+
+
+def test_other_pixels_are_noticed(
+    family_processor_dir: FamilyProcessorDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(numbers=(0, 1, 2, 3, 4, 5, 6), seed=11, processor=family_processor_dir("idefics3"))
+    assert [outcome.wrong for outcome in run_batch(batch, tmp_path / "right")] == [""] * 7
+    monkeypatch.setattr("vlmprep.families.base.load_image", lambda *given: 255 - load_image(*given))
+    wrong = run_batch(batch, tmp_path / "wrong")
+    packed = [outcome for outcome in wrong if outcome.result == "packed" and outcome.kind == "image"]
+    assert len(packed) > 1
+    assert all("pixel_values is not the processor's" in outcome.wrong for outcome in packed)
 
 
 @pytest.mark.parametrize("loader", ["torchvision", "pil"])
@@ -107,7 +120,8 @@ def test_a_process_that_ends_badly_is_noticed_and_the_item_named(
     end: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "runner", lambda: (lambda _: None, blamed))
-    with_fork = Watcher(seconds_per_item=0.6, max_bytes=50 << 20, start_method="fork", items_waited_for=2)
+    seconds = 0.6 if end == "hangs" else 60
+    with_fork = Watcher(seconds_per_item=seconds, max_bytes=50 << 20, start_method="fork", items_waited_for=2)
     found = with_fork.run(Batch(numbers=(0, 1, 3, 4), seed=0, processor=Path(end)))
     with_fork.close()
     assert [outcome.number for outcome in found.outcomes] == [0, 1, 3, 4]
