@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 __all__ = ["tiny_model"]
 
@@ -17,7 +17,7 @@ def tiny_model(processor: Path) -> Any:
     Args:
         processor: Folder of the processor that the pack set was made with.
     """
-    tokenizer = AutoProcessor.from_pretrained(processor).tokenizer  # type: ignore[no-untyped-call]
+    tokenizer = AutoTokenizer.from_pretrained(processor)
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -37,6 +37,6 @@ def tiny_model(processor: Path) -> Any:
         "vision_start_token_id": "<|vision_start|>",
         "vision_end_token_id": "<|vision_end|>",
     }
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
+    ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
     torch.manual_seed(0)
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))

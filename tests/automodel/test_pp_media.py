@@ -273,6 +273,7 @@ def test_prepared_batches_carry_no_raw_media():
     ("changes", "message"),
     [
         ({"input_features": torch.zeros(3, 2)}, "input_features: of which rows"),
+        ({"pixel_values": torch.zeros(24, 3, 2, 2, dtype=torch.uint8)}, "pixels as a pack stores them"),
         ({"video_grid_thw": None}, "pixel_values_videos without video_grid_thw"),
         ({"pixel_values": None, "patch_pixel_values": torch.zeros(1)}, "there is no pixel_values"),
         ({"patch_pixel_values": torch.zeros(1)}, "whose they are is not known"),

@@ -103,18 +103,19 @@ def test_the_recipe_goes_on_where_it_stopped(run: Run, demo: Path, tmp_path: Pat
     assert recipe("cut", 2) + recipe("cut", 4) == whole
 
 
-def test_fsdp2_on_two_ranks_has_the_losses_of_one_process(run: Run, demo: Path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLES / "fsdp2.py")]
+@pytest.mark.parametrize(("script", "packs_of_rank"), [("fsdp2.py", 1), ("pipeline.py", 2)])
+def test_two_processes_have_the_losses_of_one(run: Run, demo: Path, script: str, packs_of_rank: int):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLES / script)]
     made = subprocess.run(
         [sys.executable, *command, str(demo), "--steps", "3"], capture_output=True, text=True, timeout=240, check=False
     )
     assert made.returncode == 0, made.stderr[-2000:]
-    sharded = steps_in(made.stdout)
+    split = steps_in(made.stdout)
     alone = run("plain_torch.py", demo, "--steps", 3, "--packs-per-rank", 2)
-    assert len(sharded) == len(alone) == 3
-    for (step, loss, packs), (same_step, expected, both) in zip(sharded, alone, strict=True):
+    assert len(split) == len(alone) == 3
+    for (step, loss, packs), (same_step, expected, both) in zip(split, alone, strict=True):
         assert step == same_step
-        assert packs == both[:1]
+        assert packs == both[:packs_of_rank]
         assert loss == pytest.approx(expected, abs=2e-5)
     assert alone[0][1] != pytest.approx(alone[2][1], abs=1e-3), "the weights move"
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vlmprep.automodel.batches import MEDIA_NAMES
 from vlmprep.runtime.microbatches import GRID, Media, counts_of, items_of, row_slices, split_items
+from vlmprep.shardformat.members import PIXEL_FIELDS
 
 __all__ = [
     "MEDIA_KEYS",
@@ -266,9 +267,17 @@ def _refuse(fields: dict[str, Any], names: tuple[str, ...], why: str) -> None:
 
 
 def check_others(batch: Mapping[str, Any]) -> None:
-    """Refuse media that would be left for the schedule, which splits by rows."""
+    """Refuse media that would be left for the schedule, which splits by rows, and pixels that are not the model's yet."""
     others = [name for name in batch if name not in MEDIA_KEYS and name.startswith(MEDIA_NAMES)]
     found = [name for name in others if isinstance(batch[name], Tensor | list)]
+    stored = [
+        name for name in PIXEL_FIELDS if isinstance(value := batch.get(name), Tensor) and value.dtype == torch.uint8
+    ]
+    if stored:
+        raise ValueError(
+            f"{', '.join(stored)}: pixels as a pack stores them, which nothing turns into the model's once they are split. "
+            "Prepare the batches that a Loader yields, not those of its collate."
+        )
     if found:
         raise ValueError(
             f"{', '.join(found)}: of which rows these media are is not known here, and the schedule would split them by rows"
