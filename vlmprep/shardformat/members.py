@@ -24,6 +24,7 @@ __all__ = [
     "COMPRESSIONS",
     "ENCODED",
     "PIXEL_FIELDS",
+    "TRANSFORMS",
     "Compression",
     "decode_member",
     "describe_member",
@@ -43,7 +44,7 @@ ENCODED = "encoded"
 
 _ENDINGS: dict[Compression, str] = {"zstd": ".npy.zst", "lz4": ".npy.lz4", "none": ".npy"}
 
-_TRANSFORMS: dict[str, Any] = {row_pairs.ROW_PAIRS: row_pairs, patch_rows.PATCH_ROWS: patch_rows}
+TRANSFORMS: dict[str, Any] = {row_pairs.ROW_PAIRS: row_pairs, patch_rows.PATCH_ROWS: patch_rows}
 """By name, in the order in which a writer tries them; each has `fits`, `stored_shape`, `forward` and `inverse`."""
 
 _ZSTD_LEVEL = 1
@@ -64,7 +65,7 @@ def describe_member(field: str, array: Array, *, compression: Compression) -> Me
         compression: As given to `encode_member`.
     """
     transform = _transform_of(field, array, compression)
-    shape = _TRANSFORMS[transform].stored_shape(array.shape) if transform else array.shape
+    shape = TRANSFORMS[transform].stored_shape(array.shape) if transform else array.shape
     return MemberInfo(
         dtype=array.dtype.name,
         shape=tuple(array.shape),
@@ -90,13 +91,13 @@ def encode_member(field: str, array: Array, *, compression: Compression) -> tupl
     """
     compression = "none" if field == ENCODED else compression
     transform = _transform_of(field, array, compression)
-    shape = _TRANSFORMS[transform].stored_shape(array.shape) if transform else array.shape
+    shape = TRANSFORMS[transform].stored_shape(array.shape) if transform else array.shape
     header = header_bytes(array.dtype, shape)
     npy = pooled_empty((len(header) + array.nbytes,))
     npy[: len(header)] = np.frombuffer(header, np.uint8)
     stored = npy[len(header) :].view(array.dtype).reshape(shape)
     if transform:
-        _TRANSFORMS[transform].forward(array, stored)
+        TRANSFORMS[transform].forward(array, stored)
     else:
         stored[...] = array
     return field + _ENDINGS[compression], _compress(npy, compression, transformed=transform is not None)
@@ -121,8 +122,8 @@ def decode_member(suffix: str, data: memoryview, info: MemberInfo) -> tuple[str,
     npy = data if compression == "none" else _decompress(data, compression, info.npy_bytes)
     dtype, shape, offset = parse_header(npy)
     array: Array = np.frombuffer(npy, dtype=dtype, offset=offset).reshape(shape)
-    if info.transform in _TRANSFORMS:
-        array = _TRANSFORMS[info.transform].inverse(array)
+    if info.transform in TRANSFORMS:
+        array = TRANSFORMS[info.transform].inverse(array)
     elif info.transform is not None:
         raise ValueError(f"{field}: unknown transform {info.transform!r}; a newer vlmprep may know it")
     if array.dtype.name != info.dtype or array.shape != info.shape:
@@ -147,7 +148,7 @@ def _transform_of(field: str, array: Array, compression: Compression) -> str | N
     """The first transform that is defined for a pixel field, before a codec."""
     if compression == "none" or field not in PIXEL_FIELDS:
         return None
-    return next((name for name, transform in _TRANSFORMS.items() if transform.fits(array)), None)
+    return next((name for name, transform in TRANSFORMS.items() if transform.fits(array)), None)
 
 
 def _compress(npy: Array, compression: Compression, *, transformed: bool) -> memoryview:

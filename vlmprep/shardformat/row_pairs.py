@@ -55,14 +55,13 @@ def forward(natural: NDArray[np.uint8], stored: NDArray[np.uint8]) -> None:
     patches, channels, height, width = natural.shape
     planes = patch_rows.planes_of(natural)
     halves = stored.reshape(2, height // 2, channels, patches * width)
-    step = _BLOCK_WORDS["forward"] * _WORD.itemsize
+    step = min(_BLOCK_WORDS["forward"] * _WORD.itemsize, patches * width)
+    spare = np.empty((height, channels, step), dtype=np.uint8)  # used for one block after the other
     for start in range(0, patches * width, step):
         place = slice(start, min(start + step, patches * width))
-        differences = _differences(planes[..., place])
-        upper, lower = differences[0::2].view(_WORD), differences[1::2].view(_WORD)
-        high, low = halves[0, :, :, place].view(_WORD), halves[1, :, :, place].view(_WORD)
-        np.bitwise_or(upper & _HIGH, (lower >> _NIBBLE) & _LOW, out=high)
-        np.bitwise_or(upper & _LOW, (lower & _LOW) << _NIBBLE, out=low)
+        levels = spare[..., : place.stop - start]
+        _centred(planes[..., place], levels)
+        _cut(levels, halves[:, :, :, place])
 
 
 def inverse(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -95,16 +94,27 @@ def inverse(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return planes.transpose(2, 1, 0, 3)
 
 
-def _differences(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[height, 3, columns] of pixels to that of centred differences."""
-    levels = np.empty(planes.shape, dtype=np.uint8)
-    green = np.add(planes[:, 1], _centres(len(planes))[..., 0], out=levels[:, 1])
-    np.subtract(green, planes[:, 0], out=levels[:, 0])
-    np.subtract(green, planes[:, 2], out=levels[:, 2])
-    differences = np.empty_like(levels)
-    differences[0] = levels[0]
-    np.subtract(levels[1:], levels[:-1], out=differences[1:])
-    return differences
+def _centred(planes: NDArray[np.uint8], differences: NDArray[np.uint8]) -> None:
+    """[height, 3, columns] of pixels to that of centred differences, overwritten."""
+    green = np.add(planes[:, 1], _centres(len(planes))[..., 0], out=differences[:, 1])
+    np.subtract(green, planes[:, 0], out=differences[:, 0])
+    np.subtract(green, planes[:, 2], out=differences[:, 2])
+    for row in range(len(differences) - 1, 0, -1):
+        differences[row] -= differences[row - 1]
+
+
+def _cut(differences: NDArray[np.uint8], halves: NDArray[np.uint8]) -> None:
+    """[height, 3, columns] to nibbles, [2, height / 2, 3, columns], overwritten; what is cut is not left as it was."""
+    upper, lower = differences[0::2].view(_WORD), differences[1::2].view(_WORD)
+    high, low = halves[0].view(_WORD), halves[1].view(_WORD)
+    np.bitwise_and(lower, _LOW, out=low)
+    low <<= _NIBBLE
+    lower >>= _NIBBLE
+    lower &= _LOW
+    np.bitwise_and(upper, _HIGH, out=high)
+    high |= lower
+    upper &= _LOW
+    low |= upper
 
 
 def _add_up(high: NDArray[np.uint64], low: NDArray[np.uint64], rows: NDArray[np.uint8], place: slice) -> None:
