@@ -5,7 +5,7 @@ packset.py   `open`: packs by number, digests checked; packs.py: what a Loader a
 blend.py     `blend`: several pack sets as one
 order.py     which packs a step consumes: epochs.py asks it, for what listing.py lists of catalogue.py, from place.py on
 loader.py    `Loader`: one rank's batches, with resume; sampler.py: its steps and their state
-steps.py     one rank's share of a step: read, collated, finished
+steps.py     one rank's share of a step: read, collated, finished; ahead.py: on a GPU, while the model works
 collate.py   packs to one batch, with joined.py, masks.py, places.py and rows.py
 forms.py     what a family's forward takes; offers.py: what no collate can give it
 pixels.py    stored uint8 to the processor's floats

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from vlmprep.runtime.ahead import ready_ahead, side_of
 from vlmprep.runtime.batch import Batch
 from vlmprep.runtime.blend import catalogue_of
 from vlmprep.runtime.collate import Collate
@@ -58,7 +59,9 @@ class Loader:
         prefetch_factor: Batches that each worker reads ahead; default: torch's.
         persistent_workers: Keep the workers from one epoch to the next.
         pixels: Type that stored pixels are restored to, here, on `device`; `stored` leaves them as uint8.
-        device: Where the tensors go; default: they stay in host memory.
+        device: Where the tensors go; default: they stay in host memory. Pixels are copied as they are stored, and restored there.
+        pin_memory: Copy batches into page-locked memory first; default: where `device` is a GPU.
+        device_ahead: Batches that are copied and restored on a GPU while the model works on the one before; 0: none.
         max_length: Length that every row is padded to; default: the longest pack of the batch. The pack size of the set gives all
             batches one shape (`flat`: times `packs_per_rank`).
         document_alignment: Multiple that `thd` pads every document to; default: what the pack set was planned with.
@@ -87,6 +90,8 @@ class Loader:
         persistent_workers: bool = False,
         pixels: PixelType = "float32",
         device: torch.device | str | None = None,
+        pin_memory: bool | None = None,
+        device_ahead: int = 1,
         max_length: int | None = None,
         document_alignment: int | None = None,
     ) -> None:
@@ -108,6 +113,9 @@ class Loader:
         self._persistent = persistent_workers and num_workers > 0
         self._kept: DataLoader[Batch] | None = None
         self._device = None if device is None else torch.device(device)
+        on_gpu = self._device is not None and self._device.type == "cuda"
+        self._pin_memory = on_gpu if pin_memory is None else pin_memory
+        self._device_ahead = device_ahead
         form = form_of(packs.manifest.family, model_config)
         mask = attn_implementation if collate in ("neat", "hf") else None
         self.finish = Finish(packs.manifest.pixels, pixels, self._device, mask, form)
@@ -157,8 +165,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         start = place = self.sampler.place
         try:
-            for done, read in enumerate(self._batches(), 1):
-                batch = self.finish(read)
+            ready = ready_ahead(self._batches(), self.finish, side_of(self._device), self._device_ahead)
+            for done, batch in enumerate(ready, 1):
                 place = self.sampler.place = self.sampler.after(start, done)
                 yield batch
         except Exception:
@@ -199,7 +207,7 @@ class Loader:
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch_factor,
             persistent_workers=self._persistent,
-            pin_memory=self._device is not None and self._device.type == "cuda",
+            pin_memory=self._pin_memory,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
         )
