@@ -26,7 +26,7 @@ def count_settings(processor: Path, **family: Any) -> CountSettings:
     return CountSettings(family=FamilySettings(processor=str(processor), **family))
 
 
-def count(source: Path, processor: Path, out: Path, **settings: Any) -> Ledger:
+def count(source: Path | str, processor: Path, out: Path, **settings: Any) -> Ledger:
     """`vlmprep estimate` in this process."""
     return estimate([str(source)], count_settings(processor, **settings), out, LocalEngine(0), Silent())
 

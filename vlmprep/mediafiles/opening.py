@@ -6,9 +6,10 @@ import io
 import os
 import stat
 import urllib.request
-from typing import IO, cast
+from typing import IO
 
 from vlmprep.schema.conversation import Media
+from vlmprep.stores.file import open_file
 
 __all__ = ["is_on_the_web", "is_remote", "open_medium"]
 
@@ -55,9 +56,7 @@ def regular_file(path: str) -> IO[bytes]:
 def fetched(url: str) -> IO[bytes]:
     """Open what a URL names: whole where a server sends it, piece by piece in file systems."""
     if not is_on_the_web(url):
-        import fsspec  # only where media are remote: its file systems are slow to import
-
-        return cast(IO[bytes], fsspec.open(url, "rb").open())
+        return open_file(url)
     with urllib.request.urlopen(url, timeout=WEB_SECONDS) as answer:
         data = answer.read(WEB_BYTES + 1)
     if len(data) > WEB_BYTES:

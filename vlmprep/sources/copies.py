@@ -13,6 +13,8 @@ from pathlib import Path
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import publish
+from vlmprep.stores.file import look_at
+from vlmprep.stores.urls import cache_folder, is_url
 
 __all__ = ["file_state", "plain_copy"]
 
@@ -23,6 +25,8 @@ def file_state(path: str) -> bytes:
     Raises:
         StopRun: It cannot be looked at.
     """
+    if is_url(path):
+        return _remote_state(path)
     try:
         found = os.stat(path)
     except OSError as error:
@@ -30,6 +34,13 @@ def file_state(path: str) -> bytes:
             f"{path} cannot be read: {error.strerror or error}", "Bring it back and run the same command again."
         ) from error
     return b"%b\0%d\0%d" % (os.fsencode(path), found.st_size, found.st_mtime_ns)
+
+
+def _remote_state(url: str) -> bytes:
+    stored = look_at(url)
+    if stored is None:
+        raise StopRun(f"{url} does not exist", "Bring it back and run the same command again.")
+    return b"%b\0%d\0%b" % (url.encode(), stored.size, stored.state.encode())
 
 
 def plain_copy(path: str, suffix: str, write: Callable[[Path], None]) -> str:
@@ -44,7 +55,7 @@ def plain_copy(path: str, suffix: str, write: Callable[[Path], None]) -> str:
         StopRun: The file changed meanwhile, or the copy cannot be written.
     """
     state = file_state(path)
-    copy = _folder() / (hashlib.sha256(state).hexdigest()[:32] + suffix)
+    copy = cache_folder() / (hashlib.sha256(state).hexdigest()[:32] + suffix)
     if not copy.exists():
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with publish(copy) as attempt:
@@ -54,9 +65,3 @@ def plain_copy(path: str, suffix: str, write: Callable[[Path], None]) -> str:
                     f"{path} changed while it was read", "Run the same command again when it is written to no longer."
                 )
     return str(copy)
-
-
-def _folder() -> Path:
-    """Where copies lie."""
-    named = os.environ.get("VLMPREP_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "vlmprep"

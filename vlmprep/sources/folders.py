@@ -12,7 +12,7 @@ from typing import Any
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.row_files import ENDINGS
 
-__all__ = ["HUB", "expanded", "files_of", "hub_files", "is_meta_name"]
+__all__ = ["HUB", "braced", "expanded", "files_of", "hub_files", "is_meta_name"]
 
 HUB = "hf:"
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -35,9 +35,8 @@ def expanded(pattern: str) -> list[str]:
     """
     if os.path.exists(pattern):
         return [pattern]
-    alternatives = list(_braced(pattern, [MAX_FILES]))
     paths: list[str] = []
-    for alternative in alternatives:
+    for alternative in braced(pattern):
         if glob.has_magic(alternative):
             found = sorted(glob.glob(alternative, recursive=True))
             if not found:
@@ -99,6 +98,15 @@ def hub_files(name: str) -> Iterator[tuple[str, str]]:
         for number, file in enumerate(data.cache_files):
             part = f"-{number:05d}" if len(data.cache_files) > 1 else ""
             yield f"{where.replace('/', '--')}-{each}{part}", os.path.abspath(file["filename"])
+
+
+def braced(pattern: str) -> list[str]:
+    """What a pattern's braces (`{000..099}`, `{a,b}`) make of it; a pattern without any stays itself.
+
+    Raises:
+        StopRun: They make too many names.
+    """
+    return list(_braced(pattern, [MAX_FILES]))
 
 
 def _braced(pattern: str, left: list[int]) -> Iterator[str]:

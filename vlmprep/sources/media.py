@@ -12,15 +12,17 @@ import xxhash
 from PIL import Image
 
 from vlmprep.mediafiles.containers import opened_container
-from vlmprep.mediafiles.opening import is_remote, open_medium
+from vlmprep.mediafiles.opening import is_on_the_web, is_remote, open_medium
 from vlmprep.mediafiles.remembered import remember
 from vlmprep.mediafiles.sounds import container_sound_size, sound_size
 from vlmprep.mediafiles.videos import ClipLimits, check_frames, video_size
 from vlmprep.schema.conversation import Media
-from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.errors import RefuseSample, StopRun, VlmprepError
 from vlmprep.schema.media import AudioSize, ImageSize, Loader, MediaSize, VideoSize
 from vlmprep.sources.headers import upright_size
 from vlmprep.sources.wording import clipped
+from vlmprep.stores.file import look_at
+from vlmprep.stores.retry import StoreTrouble
 
 __all__ = [
     "DEFAULT_MAX_AUDIO_SECONDS",
@@ -65,8 +67,10 @@ class MediaReader:
             return xxhash.xxh3_64_intdigest(medium.content)
         assert medium.location is not None
         where = os.fsencode(medium.location)
-        if is_remote(medium.location):
+        if is_on_the_web(medium.location):
             return xxhash.xxh3_64_intdigest(where)
+        if is_remote(medium.location):
+            return _remote_state(medium.location)
         try:
             found = os.stat(medium.location)
         except OSError:
@@ -162,6 +166,16 @@ class MediaReader:
             return sound_size(file, num_bytes, name, self.max_audio_seconds)
 
 
+def _remote_state(url: str) -> int:
+    try:
+        stored = look_at(url)
+    except StoreTrouble as error:
+        if not error.lasting:
+            raise
+        return xxhash.xxh3_64_intdigest(url.encode())
+    return 0 if stored is None else xxhash.xxh3_64_intdigest(f"{url}\0{stored.size}\0{stored.state}".encode())
+
+
 @contextmanager
 def opened(medium: Media, name: str) -> Iterator[tuple[IO[bytes], int]]:
     """A medium's file and its size.
@@ -173,13 +187,15 @@ def opened(medium: Media, name: str) -> Iterator[tuple[IO[bytes], int]]:
         file = open_medium(medium)
     except FileNotFoundError:
         raise RefuseSample("missing-media", f"{name} does not exist") from None
+    except StopRun:
+        raise
     except Exception as error:  # each file system behind a URL has errors of its own
         reason = error.strerror if isinstance(error, OSError) else None
         raise RefuseSample("unreadable-media", f"{name} cannot be read: {reason or error}") from error
     try:
         with file:
             yield file, checked_bytes(file, name)
-    except RefuseSample:
+    except VlmprepError:
         raise
     except Exception as error:  # likewise, between the first byte and the last
         raise RefuseSample("unreadable-media", f"{name} cannot be read: {error}") from error

@@ -22,6 +22,7 @@ from vlmprep.sources import rows as text
 from vlmprep.sources.arrow_rows import ARROW, PARQUET, ArrowRows
 from vlmprep.sources.compressed import COMPRESSED, uncompressed
 from vlmprep.sources.copies import file_state
+from vlmprep.sources.remote import local_copy
 from vlmprep.sources.rows import PLACE, Chunk, RawRow
 from vlmprep.sources.tar_rows import TAR, TarGroup, tar_groups, tar_row
 
@@ -126,7 +127,8 @@ class TextFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._plain = uncompressed(path) if path.endswith(COMPRESSED) else path
+        local = local_copy(path, ENDINGS)
+        self._plain = uncompressed(local) if path.endswith(COMPRESSED) else local
         self._file: IO[bytes] | None = None
 
     def chunks(self) -> Iterator[Chunk]:
@@ -151,7 +153,9 @@ class ArrowFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._state = file_state(path)
-        self._rows = ArrowRows(path)
+        local = local_copy(path, ENDINGS)
+        with named(local, path):
+            self._rows = ArrowRows(local)
 
     def chunks(self) -> Iterator[Chunk]:
         """As RowFile has it."""
@@ -180,7 +184,7 @@ class TarFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = opened(path)
+        self._file = opened(local_copy(path, ENDINGS))
 
     def chunks(self) -> Iterator[Chunk]:
         """As RowFile has it."""

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlmprep.schema.errors import StopRun
-from vlmprep.sources.folders import HUB, expanded, files_of, hub_files
+from vlmprep.sources.folders import HUB, braced, expanded, files_of, hub_files
 from vlmprep.sources.meta import DATASET_INFO, chosen, read_meta, without_formatting
 from vlmprep.sources.named import NAMED_HUB, named_files
+from vlmprep.sources.remote import beside, local_copy, remote_files
 from vlmprep.sources.row_files import ENDINGS
 from vlmprep.sources.wording import names, shown
+from vlmprep.stores.file import look_at
+from vlmprep.stores.urls import is_url, local_path
 
 __all__ = ["SourceSpec", "find_sources"]
 
@@ -77,6 +80,10 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
                 for name, path, named in named_files(argument)
             )
             continue
+        if is_url(argument):
+            url, wanted = _with_names(argument)
+            specs.extend(spec for each in braced(url) for spec in _specs_of_url(each, wanted))
+            continue
         if argument.startswith(HUB):
             specs.extend(
                 SourceSpec(name=name, path=path, media_dir=os.path.dirname(path)) for name, path in hub_files(argument)
@@ -84,7 +91,7 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
             continue
         place, wanted = _with_names(argument)
         for path in expanded(place):
-            specs.extend(_specs_of(os.path.abspath(path), wanted))
+            specs.extend(_specs_of(os.path.abspath(local_path(path)), wanted))
     return _uniquely_named(specs)
 
 
@@ -148,6 +155,41 @@ def _specs_of_entry(meta: str, name: str, entry: Mapping[str, Any]) -> Iterator[
             tags=entry.get("tags") or {},
             sample_ratio=entry.get("sample_ratio", 1.0),
         )
+
+
+def _specs_of_url(url: str, wanted: str) -> Iterator[SourceSpec]:
+    """A meta file, a file of rows, a folder or a pattern of them; relative media paths start where the file lies."""
+    meta = None
+    if url.endswith(".json") and look_at(url) is not None:
+        meta = read_meta(local_copy(url, ENDINGS))
+    if meta is None:
+        if wanted:
+            raise StopRun(f"{url} is no meta file, so nothing in it is called {wanted!r}")
+        for path in remote_files(url, ENDINGS):
+            inside = path.startswith(url.rstrip("/") + "/")
+            name = (
+                _stem(path.removeprefix(url.rstrip("/").rpartition("/")[0] + "/"), whole=True)
+                if inside
+                else _stem(path)
+            )
+            yield SourceSpec(name=name, path=path, media_dir=url.rstrip("/") if inside else os.path.dirname(path))
+        return
+    for name, entry in chosen(url, meta, wanted).items():
+        entry = without_formatting(url, name, entry)
+        media_dir = entry.get("media_dir") or "."
+        if not isinstance(media_dir, str):
+            raise StopRun(f"source {name!r}: media_dir is {shown(media_dir)}, expected a folder")
+        data = beside(url, entry["file_name"])
+        paths = [path for each in braced(data) for path in remote_files(each, ENDINGS)]
+        for path in paths:
+            yield SourceSpec(
+                name=name if paths == [data] else f"{name}/{_stem(path)}",
+                path=path,
+                media_dir=beside(url, media_dir),
+                columns=entry.get("columns") or {},
+                tags=entry.get("tags") or {},
+                sample_ratio=entry.get("sample_ratio", 1.0),
+            )
 
 
 def _stem(path: str, *, whole: bool = False) -> str:

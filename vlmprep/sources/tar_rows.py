@@ -108,8 +108,8 @@ def _check_end(file: IO[bytes], path: str, end: int) -> None:
 
 
 def _broken(path: str, what: str) -> StopRun:
-    size = os.path.getsize(path)
+    size = f" ({os.path.getsize(path)} bytes)" if os.path.exists(path) else ""
     return StopRun(
-        f"{path} ({size} bytes) is no whole tar: {what}",
+        f"{path}{size} is no whole tar: {what}",
         "Get it again; tars joined by `cat` have to be unpacked first.",
     )

@@ -30,6 +30,11 @@ DENIED = (PermissionError, ImportError, ValueError, TypeError)
 class StoreTrouble(StopRun):
     """A store does not give or take something, however often it is asked."""
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it is not the store's state but the question: a URL of no kind, a file that may not be read."""
+        return isinstance(self.__cause__, DENIED)
+
 
 def retried(action: Callable[[], Result], what: str) -> Result:
     """Do something with a store, several times if need be.

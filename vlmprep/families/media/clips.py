@@ -19,7 +19,7 @@ from vlmprep.mediafiles.opening import open_medium
 from vlmprep.mediafiles.remembered import recall
 from vlmprep.mediafiles.videos import UNLIMITED, Turn, picture_stream, rgb, turn_of, video_size
 from vlmprep.schema.conversation import Media
-from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import VideoSize
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def load_clip(video_processor: Any, medium: Media) -> Clip:
     try:
         with open_medium(medium) as file:
             return decoded_clip(video_processor, file, medium.where)
-    except RefuseSample:
+    except (RefuseSample, StopRun):
         raise
     except Exception as error:  # each file system behind a URL has errors of its own
         raise RefuseSample("unreadable-media", f"{medium.where} cannot be read: {first_line(error)}") from error

@@ -12,7 +12,7 @@ from vlmprep.mediafiles.heif import teach_pillow_heif
 from vlmprep.mediafiles.jpeg import check_scans
 from vlmprep.mediafiles.opening import is_remote, open_medium
 from vlmprep.schema.conversation import Media
-from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import Loader
 
 __all__ = ["image_loader", "load_image"]
@@ -45,7 +45,7 @@ def load_image(image_processor: Any, medium: Media) -> Any:
         if image_loader(image_processor) == "torchvision" and is_eight_bit_png(content):
             return decode_png(content, fetch)
         return fetch(content)
-    except RefuseSample:
+    except (RefuseSample, StopRun):
         raise
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         # The loaders wrap a decoder's error in one that shows the whole encoded image.

@@ -12,7 +12,7 @@ from vlmprep.mediafiles.containers import opened_container
 from vlmprep.mediafiles.opening import open_medium
 from vlmprep.mediafiles.sounds import container_sound, decoded_sound, resampled, samples_at
 from vlmprep.schema.conversation import Media
-from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.errors import RefuseSample, StopRun
 
 __all__ = ["load_sound", "samples_at", "sampling_rate_of"]
 
@@ -43,7 +43,7 @@ def load_sound(medium: Media, sampling_rate: int) -> NDArray[np.float32]:
                     waveform, own_rate = container_sound(container, medium.where)
             else:
                 waveform, own_rate = decoded_sound(file, medium.where)
-    except RefuseSample:
+    except (RefuseSample, StopRun):
         raise
     except Exception as error:  # each file system behind a URL has errors of its own
         raise RefuseSample("unreadable-media", f"{medium.where} cannot be read: {first_line(error)}") from error
