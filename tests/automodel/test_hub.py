@@ -173,7 +173,8 @@ def test_named_sources_are_loaded_under_their_public_names(tmp_path: Path, monke
 
 def test_named_sources_are_counted_like_any_other(tmp_path: Path, processor_dir: Any):
     publish("rdr", tmp_path / "rdr")
-    ledger: Any = count(f"hub:rdr={tmp_path / 'rdr'}", processor_dir(), tmp_path / "ledger")  # type: ignore[arg-type]
+    source: Any = f"hub:rdr={tmp_path / 'rdr'}"
+    ledger = count(source, processor_dir(), tmp_path / "ledger")
     table = ledger.read(["status", "num_images", "num_tokens"])
     assert table["status"].to_pylist() == ["ok", "ok"]
     assert table["num_images"].to_pylist() == [1, 1]

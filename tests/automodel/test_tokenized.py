@@ -198,6 +198,16 @@ def test_substitution_gives_up_with_the_last_error():
         tokenized[0]
 
 
+def test_loops_end_at_the_last_sample():
+    robust: Any = RobustDatasetWrapper(list("ab"))
+    assert list(robust) == ["a", "b"]
+    tokenized: Any = PreTokenizedDatasetWrapper(examples()[:2], processor("qwen2_5_vl"), failures="substitute")
+    assert len(list(tokenized)) == 2
+    assert len(tokenized.failures) == 0
+    nothing: Any = PreTokenizedDatasetWrapper([], processor("qwen2_5_vl"))
+    assert list(nothing) == []
+
+
 def test_unknown_settings_are_refused():
     for wrong in ({"failures": "ignore"}, {"fake_image": "all"}, {"max_retries": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
@@ -95,6 +95,3 @@ class Failures:
             self.codes[code] += 1
         self.reasons.setdefault(sample, f"{code}: {reason}")
         self._failed[sample] = 1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__

@@ -75,9 +75,11 @@ class PreTokenizedDatasetWrapper(Dataset[dict[str, Tensor]]):
         """Tokenize one example.
 
         Raises:
+            IndexError: There is no such example.
             RefuseSample: It fails, and is not substituted.
             RuntimeError: So did every other that was drawn.
         """
+        check_number(idx, len(self))
         wanted = idx
         for _ in range(self.max_retries):
             try:
@@ -125,8 +127,10 @@ class RobustDatasetWrapper(Dataset[Any]):
         """A sample, or another in its place.
 
         Raises:
+            IndexError: There is no such sample.
             RuntimeError: All that were tried failed; the last one's error is the cause.
         """
+        check_number(idx, len(self))
         for _ in range(self.max_retries):
             try:
                 example = self.dataset[idx]
@@ -140,6 +144,12 @@ class RobustDatasetWrapper(Dataset[Any]):
     def robust_collate(self, collate_fn: Callable[[Any], Any]) -> RobustCollate:
         """Wrap a collate function so that a batch that fails is replaced by another, and its error told."""
         return RobustCollate(self, collate_fn, self.max_retries)
+
+
+def check_number(number: int, num_samples: int) -> None:
+    """Raises IndexError where there is no such sample; it ends a loop, and is no failure of one."""
+    if not -num_samples <= number < num_samples:
+        raise IndexError(f"sample {number} of {num_samples}")
 
 
 def preloaded(example: Mapping[str, Any]) -> dict[str, Any]:
