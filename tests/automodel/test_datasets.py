@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import inspect
 import json
 import logging
@@ -118,6 +119,11 @@ def test_json_and_jsonl_are_loaded(tmp_path: Path):
     array.write_text(json.dumps(rows))
     lines.write_text('{"n": 0}\n\n{"n": 1}\n  \n{"n": 2}')
     assert _load_json_or_jsonl(str(array)) == _load_json_or_jsonl(str(lines)) == rows
+    lines.write_bytes(b'\xef\xbb\xbf{"n": 0}\n{"n": 1}\n{"n": 2}')
+    assert _load_json_or_jsonl(str(lines)) == rows
+    packed = tmp_path / "c.jsonl.gz"
+    packed.write_bytes(gzip.compress(array.read_bytes()))
+    assert _load_json_or_jsonl(str(packed)) == rows
     lines.write_text('{"n": 0}\nbroken\n')
     with pytest.raises(StopRun, match=r"b\.jsonl: line 2 is not JSON"):
         _load_json_or_jsonl(str(lines))
@@ -138,6 +144,14 @@ def test_ranks_take_every_nth_of_the_rows_that_are_drawn(tmp_path: Path, ratio: 
         assert own == drawn[rank :: world_size or 1]
         found += own
     assert len(found) == len(drawn)
+
+
+def test_arrays_are_shared_like_lines(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(numbered(7), indent=1))
+    assert _load_jsonl_for_rank(str(path), 1.0, 1, 3) == ([{"n": 1}, {"n": 4}], 7)
+    drawn = random.Random(42).sample(numbered(7), 3)
+    assert _load_jsonl_for_rank(str(path), 0.5, 1, 2) == (drawn[1::2], 7)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5])

@@ -8,13 +8,13 @@ from math import floor
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.row_files import open_rows
-from vlmprep.sources.rows import RawRow
+from vlmprep.sources.rows import RawRow, every_row
 
 __all__ = ["drawn_order", "rows_of_rank"]
 
 SEED = 42
 """The reference's own seed for `sample_ratio`."""
-LINES = ".jsonl"
+TEXT = (".jsonl", ".json")
 
 
 def rows_of_rank(
@@ -36,7 +36,7 @@ def rows_of_rank(
         StopRun: The file cannot be read.
     """
     first, step = (rank or 0, world_size) if world_size is not None and world_size > 1 else (0, 1)
-    if path.endswith(LINES) and sample_ratio == 1.0:
+    if path.endswith(TEXT) and sample_ratio == 1.0:
         rows, total = _every(path, first, step)
         return iter(rows), len(rows), total
     places = _places(path)
@@ -57,26 +57,31 @@ def drawn_order(num_rows: int, sample_ratio: float) -> Sequence[int]:
 
 
 def _every(path: str, first: int, step: int) -> tuple[list[RawRow], int]:
-    """Every `step`-th line that is not blank, from one pass over the file."""
+    """Every `step`-th row, from one pass over the file."""
     found: list[RawRow] = []
-    total = offset = 0
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file):
-                if not line.isspace():
-                    if total % step == first:
-                        found.append(RawRow(row=number, offset=offset, data=line))
-                    total += 1
-                offset += len(line)
-    except OSError as error:
-        raise StopRun(f"{path} cannot be read: {error.strerror or error}", "Correct its name.") from error
+    total = 0
+    for raw in _rows(path):
+        if total % step == first:
+            found.append(raw)
+        total += 1
     return found, total
 
 
 def _places(path: str) -> list[tuple[int, int, int]]:
     """Number, offset and size of every row."""
-    file = open_rows(path)
-    return [(raw.row, raw.offset, len(raw.data)) for chunk in file.chunks() for raw in file.rows(chunk)]
+    return [(raw.row, raw.offset, len(raw.data)) for raw in _rows(path)]
+
+
+def _rows(path: str) -> Iterator[RawRow]:
+    """All rows of a file, one in memory at a time."""
+    try:
+        if path.endswith(TEXT):
+            yield from every_row(path)
+        else:
+            file = open_rows(path)
+            yield from (raw for chunk in file.chunks() for raw in file.rows(chunk))
+    except OSError as error:
+        raise StopRun(f"{path} cannot be read: {error.strerror or error}", "Correct its name.") from error
 
 
 def _read(path: str, places: Sequence[tuple[int, int, int]], wanted: Sequence[int]) -> Iterator[RawRow]:

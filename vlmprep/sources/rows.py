@@ -18,7 +18,7 @@ import xxhash
 
 from vlmprep.schema.errors import StopRun
 
-__all__ = ["Chunk", "RawRow", "read_row", "rows_of", "scan_chunks"]
+__all__ = ["Chunk", "RawRow", "every_row", "read_row", "rows_of", "scan_chunks"]
 
 BLOCK_BYTES = 4 << 20
 MAX_ROW_BYTES = 1 << 30
@@ -96,6 +96,17 @@ def rows_of(path: str, chunk: Chunk) -> Iterator[RawRow]:
         raise StopRun(
             f"{path} changed while it was read", "Run the same command again when it is written to no longer."
         )
+
+
+def every_row(path: str) -> Iterator[RawRow]:
+    """All rows of a file, in one pass that notices no change.
+
+    Raises:
+        StopRun: The file is neither lines nor one whole array, or a row does not end.
+    """
+    with open(path, "rb") as file:
+        array_start = _array_start(file, path)
+        yield from _lines(file, path, 0, 0) if array_start is None else _elements(file, path, array_start, 0)
 
 
 def read_row(file: IO[bytes], offset: int, size: int) -> bytes:
