@@ -23,7 +23,7 @@ from vlmprep.mediafiles.opening import open_medium
 from vlmprep.packing.document import Document, Medium, size_of
 from vlmprep.pipeline.inspect.decoder import processor_of
 from vlmprep.schema.conversation import Media, Message, Sample
-from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.family import Family
 from vlmprep.schema.media import AudioSize, MediaCount, MediaSize
 from vlmprep.shardformat.manifest import Manifest
@@ -100,6 +100,8 @@ def in_memory(medium: Media) -> Media:
             content = file.read()
     except FileNotFoundError:
         raise RefuseSample("missing-media", f"{medium.where} does not exist") from None
+    except StopRun:
+        raise
     except Exception as error:  # each file system behind a URL has errors of its own
         raise RefuseSample("unreadable-media", f"{medium.where} cannot be read: {first_line(error)}") from error
     return Media(kind=medium.kind, content=content, name=medium.where)
