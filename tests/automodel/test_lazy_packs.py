@@ -282,6 +282,24 @@ def test_long_samples_fail_unless_they_may_be_left_out(with_pack_fakes: BothWays
         )
 
 
+def test_max_length_holds_in_packs_too(with_pack_fakes: BothWays):
+    made = with_pack_fakes
+    lengths = [
+        len(PreTokenizedDatasetWrapper(made.examples, made.processor)[number]["input_ids"]) for number in range(8)
+    ]
+    longest = lengths.index(max(lengths))
+    short = PreTokenizedDatasetWrapper(made.examples[:8], made.processor, max(lengths) - 1)
+    with pytest.raises(
+        RefuseSample, match=f"sample {longest}: {max(lengths)} tokens, max_length is {max(lengths) - 1}"
+    ):
+        neat_pack_dataset_vlm(short, PACK_SIZE)
+    packed = neat_pack_dataset_vlm(short, PACK_SIZE, drop_long_samples=True)
+    left_out = [number for number, length in enumerate(lengths) if length == max(lengths)]
+    assert sorted(number for samples in packed.bins for number in samples) == sorted({*range(8)} - {*left_out})
+    with pytest.raises(RefuseSample, match="max_length is"):
+        PackedDatasetWrapper(short, [[longest]], PACK_SIZE)[0]
+
+
 def test_bins_that_overflow_are_not_cut_in_silence(with_pack_fakes: BothWays):
     tokenized = PreTokenizedDatasetWrapper(with_pack_fakes.examples, with_pack_fakes.processor, fake_image="pack")
     packed = PackedDatasetWrapper(tokenized, [list(range(12))], PACK_SIZE)

@@ -46,10 +46,19 @@ class ExampleDocuments:
         processor: The model's.
         fake_image: Whether samples without pictures get a fake image, or packs (which is not for this class to do).
         model_config: The model's config; None: the one beside the processor, else the family's defaults.
+        max_length: Tokens that an example may have, before the shift.
     """
 
-    def __init__(self, dataset: Examples, processor: Any, fake_image: FakeChoice, model_config: Any = None) -> None:
+    def __init__(
+        self,
+        dataset: Examples,
+        processor: Any,
+        fake_image: FakeChoice,
+        model_config: Any = None,
+        max_length: int | None = None,
+    ) -> None:
         self.dataset, self.processor, self.fake_image = dataset, processor, fake_image
+        self.max_length = max_length
         self._model_config = model_config
         self._family: Family | None = None
         self._media = MediaReader()
@@ -102,18 +111,23 @@ class ExampleDocuments:
         sample = self.sample(row)
         if num_tokens is None:
             num_tokens = len(self._tokens(sample)[0])
+        self.check_length(num_tokens)
         return self._document(sample, num_tokens)
+
+    def check_length(self, num_tokens: int) -> None:
+        """Raises RefuseSample for an example that is longer than it may be."""
+        if self.max_length is not None and num_tokens > self.max_length:
+            raise RefuseSample("overlong", f"{num_tokens} tokens, max_length is {self.max_length}")
 
     def fake_document(self) -> Document:
         """The fake image as a document of its own."""
         return build_fake_document(self.family)
 
-    def tokenized(self, row: int, max_length: int | None = None) -> dict[str, Tensor]:
+    def tokenized(self, row: int) -> dict[str, Tensor]:
         """An example as its processor gives it, with labels; before the shift.
 
         Args:
             row: Number of the example.
-            max_length: Tokens that it may have.
 
         Returns:
             `input_ids`, `attention_mask` (0 on a fake image), `labels`, `mm_token_type_ids` [S] int64, and the media fields.
@@ -123,8 +137,7 @@ class ExampleDocuments:
         """
         sample = self.sample(row)
         ids, is_label, kinds = self._tokens(sample)
-        if max_length is not None and len(ids) > max_length:
-            raise RefuseSample("overlong", f"{len(ids)} tokens, max_length is {max_length}")
+        self.check_length(len(ids))
         document = self._document(sample, len(ids))
         sequence = {
             "input_ids": ids,

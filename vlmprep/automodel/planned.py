@@ -134,6 +134,8 @@ def count_examples(documents: ExampleDocuments) -> CountedExamples:
             family=family,
             count_with_fake=documents.fake_image == "sample",
         )
+        for record in counted:
+            refuse_overlong(record, documents)
         num_differing += sum(differs(read.example, record) for read, record in zip(group, counted, strict=True))
         records += counted
     if num_differing:
@@ -148,6 +150,17 @@ def count_examples(documents: ExampleDocuments) -> CountedExamples:
         settings={"fake_image": fake_image_counts(family), "fingerprint": fingerprint(family, FAMILY_SETTINGS)},
         table=pa.Table.from_pylist(records, schema=LEDGER),
     )
+
+
+def refuse_overlong(record: dict[str, Any], documents: ExampleDocuments) -> None:
+    """Mark an example as refused that is longer than it may be."""
+    if record["status"] == REFUSED:
+        return
+    with_fake = record.get("num_tokens_with_fake") if documents.fake_image == "sample" else None
+    try:
+        documents.check_length(with_fake or record["num_tokens"])
+    except RefuseSample as refusal:
+        record |= {"status": REFUSED, "reason": refusal.reason, "reason_code": refusal.code}
 
 
 def differs(example: Any, record: Mapping[str, Any]) -> bool:

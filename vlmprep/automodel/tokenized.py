@@ -33,7 +33,7 @@ class PreTokenizedDatasetWrapper(Dataset[dict[str, Tensor]]):
     Args:
         dataset: Examples by number: `{"conversation": [...]}`.
         processor: The model's.
-        max_length: Tokens that an example may have; a longer one fails.
+        max_length: Tokens that an example may have, before the shift; a longer one fails, in packs too.
         max_retries: How many others are tried in place of one that fails, with `failures="substitute"`.
         failures: `raise` an example's error (default); `substitute` another at random, as the reference does. `refuse` raises
             here too, and packs of these examples go without those that fail.
@@ -63,7 +63,7 @@ class PreTokenizedDatasetWrapper(Dataset[dict[str, Tensor]]):
         self.policy: Policy = failures
         self.failures = Failures(len(dataset))
         """Which examples failed."""
-        self.documents = ExampleDocuments(dataset, processor, fake_image, model_config)
+        self.documents = ExampleDocuments(dataset, processor, fake_image, model_config, max_length)
         """What packs are made with."""
         self.preload_media = False
         """Read by the reference's loaders; media are loaded here in any case."""
@@ -83,7 +83,7 @@ class PreTokenizedDatasetWrapper(Dataset[dict[str, Tensor]]):
         wanted = idx
         for _ in range(self.max_retries):
             try:
-                return self.documents.tokenized(idx, self.max_length)
+                return self.documents.tokenized(idx)
             except RefuseSample as refusal:
                 if self.policy != "substitute":
                     raise RefuseSample(refusal.code, f"sample {idx}: {refusal.reason}") from refusal
