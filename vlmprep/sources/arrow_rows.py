@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ MAX_ROW_BYTES = 256 << 20
 COPIED_ROWS = 64
 """Rows of a Parquet file that are decoded at a time: a few megabytes where they hold images."""
 WRITTEN_BYTES = 8 << 20
+ROWS_AHEAD = 32
+BYTES_AHEAD = 1 << 20
+"""Rows that are converted at once where they are read one after the other, if they are together no larger than this."""
 FILE_MAGIC = b"ARROW1"
 
 
@@ -59,6 +63,8 @@ class ArrowRows:
         assert self._batches is not None
         self._ends = list(itertools.accumulate(batch.num_rows for batch in self._batches))
         self._checked: set[int] = set()
+        self._ahead: dict[int, dict[str, Any]] = {}
+        self._last = -1
         self._check_names()
 
     @property
@@ -72,21 +78,36 @@ class ArrowRows:
         Args:
             number: 0-based.
         """
-        at = bisect.bisect_right(self._ends, number)
-        batch = self._batch(at)
-        first = self._ends[at] - batch.num_rows
-        row = batch.slice(number - first, 1)
-        if row.nbytes > MAX_ROW_BYTES:
-            return refused_row(
-                "row-too-large", f"row {number} holds {row.nbytes} bytes, above the limit of {MAX_ROW_BYTES >> 20} MiB"
-            )
         try:
-            (record,) = row.to_pylist()
-            return join_row("record", "", record)
+            record: dict[str, Any] | bytes
+            if number in self._ahead:
+                record = self._ahead.pop(number)
+            else:
+                at = bisect.bisect_right(self._ends, number)
+                batch = self._batch(at)
+                rows = batch.slice(number - self._ends[at] + batch.num_rows, ROWS_AHEAD)
+                record = self._records(number, rows)
+            self._last = number
+            return record if isinstance(record, bytes) else join_row("record", "", record)
         except UnicodeDecodeError as error:
             return refused_row("not-utf8", f"row {number} holds text that is not UTF-8: {error.reason}")
         except TypeError as error:
             return refused_row("unsupported-type", f"row {number}: {error}")
+
+    def _records(self, number: int, rows: Any) -> dict[str, Any] | bytes:
+        """A row's record, or why there is none; small rows behind one that was asked for before are kept: one call for all."""
+        self._ahead.clear()
+        if number == self._last + 1 and rows.nbytes <= min(BYTES_AHEAD, MAX_ROW_BYTES):
+            with suppress(UnicodeDecodeError):  # which row has it is found out one by one
+                self._ahead.update(enumerate(rows.to_pylist(), start=number))
+                return self._ahead.pop(number)
+        row = rows.slice(0, 1)
+        if row.nbytes > MAX_ROW_BYTES:
+            return refused_row(
+                "row-too-large", f"row {number} holds {row.nbytes} bytes, above the limit of {MAX_ROW_BYTES >> 20} MiB"
+            )
+        (record,) = row.to_pylist()
+        return dict(record)
 
     def _copy(self) -> None:
         copy = plain_copy(self._path, ".arrow", lambda attempt: _write_plain(self._path, attempt))

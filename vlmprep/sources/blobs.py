@@ -24,6 +24,8 @@ Kind: TypeAlias = Literal["record", "members"]
 """A record as JSON has it, with binary values in it; or the members of a tar that share a key, by the rest of their names."""
 MAGIC = b"\0vlmprep row\0"
 LENGTH = struct.Struct("<I")
+SCALARS = (str, int, float)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 Place: TypeAlias = tuple[str | int, ...]
 
 
@@ -47,7 +49,7 @@ def join_row(kind: Kind, key: str, record: Mapping[str, Any]) -> bytes:
     blobs: list[tuple[Place, bytes]] = []
     plain = {name: _plain(value, (name,), blobs) for name, value in record.items()}
     header = {"kind": kind, "key": key, "record": plain, "blobs": [[list(place), len(blob)] for place, blob in blobs]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = _ENCODER.encode(header).encode()
     return b"".join((MAGIC, LENGTH.pack(len(text)), text, *(blob for _, blob in blobs)))
 
 
@@ -91,15 +93,22 @@ def _place_blobs(record: Any, places: Sequence[tuple[list[str | int], int]], dat
 
 def _plain(value: Any, place: Place, blobs: list[tuple[Place, bytes]]) -> Any:
     """A value as JSON has it; binary ones leave a null behind, which keeps their place."""
-    if value is None or isinstance(value, (str, int, float)):
+    if value is None or isinstance(value, SCALARS):
         return value
     if isinstance(value, (bytes, bytearray)):
         blobs.append((place, bytes(value)))
         return None
     if isinstance(value, dict):
-        return {name: _plain(inner, (*place, name), blobs) for name, inner in value.items() if inner is not None}
+        return {
+            name: inner if isinstance(inner, SCALARS) else _plain(inner, (*place, name), blobs)
+            for name, inner in value.items()
+            if inner is not None
+        }
     if isinstance(value, (list, tuple)):
-        return [_plain(inner, (*place, at), blobs) for at, inner in enumerate(value)]
+        return [
+            inner if isinstance(inner, SCALARS) else _plain(inner, (*place, at), blobs)
+            for at, inner in enumerate(value)
+        ]
     if isinstance(value, (date, datetime, time, timedelta, Decimal)):
         return str(value)
     raise TypeError(f"{'.'.join(map(str, place))} is {shown(value)}, of a type that JSON does not have")

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""What finding, reading and converting rows takes of counting's time, for every kind of file; and the memory of a large array.
+
+    python scripts/bench_sources.py                   2,000 of the demo's samples, its processor, one core
+    python scripts/bench_sources.py --memory 300      peak memory over a JSON array of 300 MB
+
+The same rows are written as every kind of file. Seconds are CPU time. `copy` is what unpacking or decoding to a plain copy takes,
+once for a file; `find` is the pass that finds rows, `read` reads and converts them, headers of media not included. The share
+is that of find and read in the whole of `vlmprep estimate` over the same file, with the copy there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import os
+import resource
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+from rich.console import Console
+from rich.table import Table
+
+from vlmprep.demo.corpus import make_corpus
+from vlmprep.demo.processor import save_processor
+from vlmprep.engines.local import LocalEngine
+from vlmprep.families.loading import load_family
+from vlmprep.pipeline.estimate import estimate, row_reader
+from vlmprep.pipeline.settings import CountSettings
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.family import FamilySettings
+from vlmprep.schema.progress import Silent
+from vlmprep.sources.row_files import open_rows
+from vlmprep.sources.spec import find_sources
+
+TIMES = 3
+
+
+def seconds_of(work: Callable[[], object], *, times: int = 1) -> float:
+    """CPU seconds of a call; the least of several."""
+    found = []
+    for _ in range(times):
+        before = time.process_time()
+        work()
+        found.append(time.process_time() - before)
+    return min(found)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The corpus's rows, ids and images of one spelling."""
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [
+        {"id": str(row["id"]), "messages": row["messages"], "images": row.get("images") or []}
+        for row in rows
+        if all(isinstance(message["content"], str) for message in row["messages"])
+    ]
+
+
+def with_bytes(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Rows with their images inside."""
+    return [{**row, "images": [{"bytes": (folder / name).read_bytes()} for name in row["images"]]} for row in rows]
+
+
+def write_all(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """The same rows as every kind of file."""
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    (folder / "lines.jsonl").write_bytes(lines)
+    (folder / "lines-gz.jsonl.gz").write_bytes(gzip.compress(lines))
+    (folder / "lines-zst.jsonl.zst").write_bytes(zstandard.compress(lines))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "paths.parquet")
+    table = pa.Table.from_pylist(with_bytes(rows, folder))
+    pq.write_table(table, folder / "bytes.parquet", row_group_size=100)
+    with pa.OSFile(str(folder / "bytes-plain.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1_000)
+    with tarfile.open(folder / "members.tar", "w") as tar:
+        for number, row in enumerate(with_bytes(rows, folder)):
+            members = {"json": json.dumps({**row, "images": None}).encode()}
+            members |= {f"{at}.jpg": image["bytes"] for at, image in enumerate(row["images"])}
+            for name, data in members.items():
+                info = tarfile.TarInfo(f"{number:06d}.{name}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    names = ("lines.jsonl", "lines-gz.jsonl.gz", "lines-zst.jsonl.zst", "paths.parquet", "bytes.parquet")
+    return [folder / name for name in (*names, "bytes-plain.arrow", "members.tar")]
+
+
+def measure(path: Path, settings: CountSettings, out: Path) -> tuple[float, ...]:
+    """Seconds of the copy, of finding, of reading and converting, of the whole estimate; and the number of rows."""
+    (spec,) = find_sources([str(path)])
+    reader = row_reader(spec, settings)
+
+    def convert() -> None:
+        for chunk in chunks:
+            for row in file.rows(chunk):
+                try:
+                    reader.sample(row.row, row.data)
+                except RefuseSample:
+                    refused.append(row.row)
+
+    refused: list[int] = []
+    copy = seconds_of(lambda: open_rows(spec.path))
+    chunks: list[Any] = []
+    found = seconds_of(lambda: chunks.extend(open_rows(spec.path).chunks()))
+    file = open_rows(spec.path)
+    read = seconds_of(convert, times=TIMES)
+    if refused:
+        raise SystemExit(f"{path.name}: {len(refused)} rows are refused, for example {refused[0]}")
+    outs = iter(range(TIMES))
+    whole = seconds_of(
+        lambda: estimate([str(path)], settings, out / str(next(outs)), LocalEngine(0), Silent()), times=TIMES
+    )
+    return copy, found, read, whole, sum(chunk.num_rows for chunk in chunks)
+
+
+def table_of_kinds(num_samples: int) -> Table:
+    """Every kind of file, one a line."""
+    table = Table("file", "MB", "rows", "copy s", "find s", "read s", "estimate s", "share")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["VLMPREP_CACHE"] = str(folder / "cache")
+        make_corpus(folder / "corpus", num_samples=num_samples, damaged=False)
+        corpus = folder / "corpus" / "sharegpt.jsonl"
+        save_processor(folder / "processor", "qwen2_5_vl")
+        settings = CountSettings(family=FamilySettings(processor=str(folder / "processor")))
+        load_family(settings.family)
+        paths = write_all(rows_of(corpus), corpus.parent)
+        measure(paths[0], settings, folder / "warm")
+        for number, path in enumerate(paths):
+            copy, found, read, whole, rows = measure(path, settings, folder / f"{number}")
+            table.add_row(
+                path.name,
+                f"{path.stat().st_size / 1e6:.1f}",
+                str(rows),
+                *(f"{each:.2f}" for each in (copy, found, read, whole)),
+                f"{(found + read) / whole:.1%}",
+            )
+    return table
+
+
+def table_of_memory(megabytes: int) -> Table:
+    """Peak memory over a large array."""
+    table = Table("array MB", "rows", "seconds", "peak memory above the start, MB")
+    with tempfile.TemporaryDirectory() as name:
+        path, row = Path(name) / "a.json", json.dumps({"text": "x" * 2_000, "list": list(range(50))}).encode()
+        num_rows = megabytes * 1_000_000 // (len(row) + 2)
+        with path.open("wb") as file:
+            file.write(b"[" + row)
+            for _ in range(num_rows - 1):
+                file.write(b",\n" + row)
+            file.write(b"]")
+        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        rows = open_rows(str(path))
+        count = sum(1 for chunk in rows.chunks() for _ in rows.rows(chunk))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        table.add_row(
+            f"{path.stat().st_size / 1e6:.0f}", str(count), f"{time.process_time() - began:.1f}", f"{peak / 1024:.0f}"
+        )
+    return table
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=2_000)
+    parser.add_argument("--memory", type=int, metavar="MB")
+    options = parser.parse_args()
+    Console().print(table_of_memory(options.memory) if options.memory else table_of_kinds(options.samples))
+
+
+if __name__ == "__main__":
+    main()
