@@ -20,7 +20,11 @@ __all__ = ["estimate"]
 @grouped
 def estimate(
     sources: Annotated[
-        list[str], typer.Argument(help="Meta JSON, .json or .jsonl files, or globs of them.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Meta JSON, .json or .jsonl files, or globs of them; hub:NAME for a public data set.",
+            show_default=False,
+        ),
     ],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the ledger.", show_default=False)],
     processor: Annotated[
