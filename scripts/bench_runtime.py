@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,27 +110,18 @@ def ways(packs: PackSet) -> None:
     def loader(**options: Any) -> Loader:
         return Loader(packs, collate="hf", shuffle=False, pixels="stored", tail="pad", **options)
 
-    def through_threads(num_threads: int) -> int:
-        made = loader()
-        with ThreadPoolExecutor(num_threads) as threads:
-            return sum(len(batch) for batch in ahead(threads, made, 2 * num_threads))
-
-    plain = least(lambda: sum(len(batch) for batch in loader()))
+    plain = least(partial(count, loader()))
     print(f"  {'in the loop':<28}{1.0:8.2f}x core time")
     for number in (1, 2):
-        print(f"  {f'{number} threads':<28}{least(lambda n=number: through_threads(n)) / plain:8.2f}x")  # type: ignore[misc]
-        spent = least(lambda n=number: sum(len(batch) for batch in loader(num_workers=n)))  # type: ignore[misc]
-        print(f"  {f'{number} worker processes':<28}{spent / plain:8.2f}x")
+        for workers in ("threads", "processes"):
+            made = loader(num_workers=number, worker_kind=workers)
+            spent = least(partial(count, made))
+            print(f"  {f'{number} {workers}':<28}{spent / plain:8.2f}x")
 
 
-def ahead(threads: ThreadPoolExecutor, loader: Loader, number: int) -> Iterator[Any]:
-    """Batches in order, read ahead by threads."""
-    waiting: list[Any] = []
-    for step in loader.sampler:
-        waiting.append(threads.submit(loader.reader.__getitem__, step))
-        if len(waiting) > number:
-            yield waiting.pop(0).result()
-    yield from (each.result() for each in waiting)
+def count(loader: Loader, epochs: int = 4) -> int:
+    """Run through some epochs, so that starting workers matters little."""
+    return sum(len(batch) for _ in range(epochs) for batch in loader)
 
 
 def opening(num_packs: int) -> None:

@@ -224,6 +224,7 @@ def test_more_ranks_than_packs_still_get_a_padded_step(tmp_path: Path) -> None:
         ({"dp_rank": 2, "dp_world_size": 2}, "dp_rank must be one of 0..1, got 2"),
         ({"dp_rank": -1}, "dp_rank"),
         ({"packs_per_rank": 0}, "at least 1"),
+        ({"worker_kind": "fibers"}, "worker_kind must be one of processes, threads, got 'fibers'"),
         ({"tail": "wrap"}, "tail must be one of drop, pad, carry, got 'wrap'"),
         ({"tail": "carry", "dp_world_size": NUM_PACKS + 1}, "nothing is left with tail='carry'"),
         ({"shuffle_shards": 0}, "shuffle_shards must be at least 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,35 @@ def test_restarts_of_persistent_workers_go_on_exactly(
     for loader in restarted:
         loader.load_state_dict(json.loads(state))
     assert taken + steps(restarted) == second
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 2), (8, 1), (1, 5)])
+def test_threads_read_the_same_steps(packs: PackSet, ranks: int, workers: int, tail: str) -> None:
+    group = loaders(packs, ranks, workers, tail=tail, worker_kind="threads", prefetch_factor=3)
+    first, second = expected(packs, 2, tail=tail)
+    taken = steps(group, 2)
+    [state] = {json.dumps(loader.state_dict()) for loader in group}
+    assert json.loads(state)["consumed_packs"] == 2 * GLOBAL_BATCH
+    assert taken + steps(group) == first
+    restarted = loaders(packs, 1, 0, tail=tail)
+    restarted[0].load_state_dict(json.loads(state))
+    assert taken + steps(restarted) == first
+    assert steps(group) == second
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vlmprep")]
+
+
+def test_an_error_in_a_thread_reaches_the_loop_and_the_place_is_kept(packs: PackSet) -> None:
+    def fail(packs: list[Any]) -> dict[str, Any]:
+        if int(packs[0]["input_ids"][0]) == third[0]:
+            raise ValueError("three is too much")
+        return {"input_ids": torch.stack([pack["input_ids"][:1] for pack in packs])}
+
+    third = expected(packs, 1)[0][2]
+    [loader] = loaders(packs, 1, 2, collate=fail, worker_kind="threads")
+    with pytest.raises(ValueError, match="three is too much"):
+        list(loader)
+    assert loader.state_dict()["consumed_packs"] == 2 * GLOBAL_BATCH
 
 
 class Deadly:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,8 +19,12 @@ from vlmprep.runtime.packs import Packs
 from vlmprep.runtime.place import Place
 from vlmprep.runtime.sampler import Share, StepSampler
 from vlmprep.runtime.steps import PIXEL_TYPES, CollateChoice, CollateName, Finish, PixelType, StepReader, choose_collate
+from vlmprep.runtime.threads import read_in_threads
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "WorkerKind"]
+
+WorkerKind: TypeAlias = Literal["processes", "threads"]
+"""What reads and collates ahead of the loop."""
 
 
 class Loader:
@@ -55,9 +59,10 @@ class Loader:
         attn_implementation: The model's attention backend.
         model_config: The model's config as transformers loads it (`model.config`); needed where a family's models differ in
             what their layers see, and the error says so.
-        num_workers: Processes that read and collate ahead; 0: this process does, when asked.
+        num_workers: Processes or threads that read and collate ahead; 0: the loop does, when asked.
+        worker_kind: `processes`, or `threads`, which copy nothing between processes: docs/loader.md has measured both.
         prefetch_factor: Batches that each worker reads ahead; default: torch's.
-        persistent_workers: Keep the workers from one epoch to the next.
+        persistent_workers: Keep worker processes from one epoch to the next.
         pixels: Type that stored pixels are restored to, here, on `device`; `stored` leaves them as uint8.
         device: Where the tensors go; default: they stay in host memory. Pixels are copied as they are stored, and restored there.
         pin_memory: Copy batches into page-locked memory first; default: where `device` is a GPU.
@@ -86,6 +91,7 @@ class Loader:
         attn_implementation: str = "sdpa",
         model_config: Any = None,
         num_workers: int = 0,
+        worker_kind: WorkerKind = "processes",
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
         pixels: PixelType = "float32",
@@ -97,6 +103,8 @@ class Loader:
     ) -> None:
         if pixels not in PIXEL_TYPES:
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
+        if worker_kind not in get_args(WorkerKind):
+            raise ValueError(f"worker_kind must be one of {', '.join(get_args(WorkerKind))}, got {worker_kind!r}")
         share = Share(dp_rank=dp_rank, dp_world_size=dp_world_size, packs_per_rank=packs_per_rank)
         self.packs = packs
         epochs = Epochs(
@@ -110,6 +118,7 @@ class Loader:
         self.sampler = StepSampler(epochs, share, packs.manifest.digest)
         self.sampler.ahead_every = max(1, num_workers) if packs.remote else 0
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
+        self._in_threads = worker_kind == "threads" and num_workers > 0
         self._persistent = persistent_workers and num_workers > 0
         self._kept: DataLoader[Batch] | None = None
         self._device = None if device is None else torch.device(device)
@@ -197,9 +206,17 @@ class Loader:
         """
         self.sampler.place = self.sampler.place_of(state)
 
-    def _batches(self) -> DataLoader[Batch]:
+    def _batches(self) -> Iterable[Batch]:
         if self._kept is not None:
             return self._kept
+        if self._in_threads:
+            return read_in_threads(
+                self.reader.__getitem__,
+                self.sampler,
+                num_threads=self._num_workers,
+                num_ahead=self._num_workers * (self._prefetch_factor or 2),
+                pin_memory=self._pin_memory,
+            )
         made = DataLoader(
             self.reader,
             batch_size=None,
