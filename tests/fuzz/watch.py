@@ -33,6 +33,8 @@ class Report:
     seconds: float
     swelled_bytes: int
     """Memory beside what the process had before, at most."""
+    what: str = ""
+    """Family and loader."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,12 @@ class Watcher:
             return Failure(what=answer)
         if most - before > self._max_bytes:
             return Failure(what=f"took {(most - before) >> 20} MiB")
-        return Report(outcomes=tuple(answer), seconds=time.monotonic() - start, swelled_bytes=most - before)
+        return Report(
+            outcomes=tuple(answer),
+            seconds=time.monotonic() - start,
+            swelled_bytes=most - before,
+            what=f"{batch.processor.name} with {batch.image_backend or 'its own loader'}",
+        )
 
     def _failed(self, what: str) -> Failure:
         self.close()
