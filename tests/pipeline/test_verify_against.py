@@ -284,3 +284,19 @@ def test_bits_are_compared_not_values() -> None:
     assert first_difference("x", nans, nans.copy()) is None
     assert first_difference("x", zeros, -zeros) == "x[0] is 0.0, made anew -0.0; 3 of 3 entries differ"
     assert first_difference("x", zeros, zeros.astype(np.float64)) == "x is float32 [3], made anew float64 [3]"
+
+
+def test_a_forged_set_is_seen_by_its_sources_alone(small: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Somebody who rewrites every file that has a digest makes a sound pack set, whose documents no source makes."""
+    source, processor, packset = small
+    true = source.read_bytes()
+    source.write_bytes(true.replace(b"It is 2.", b"It is 7."))
+    planning = PlanSettings(pack_size=256)
+    run(source, processor, tmp_path / "forged", planning=planning)
+    source.write_bytes(true)
+    shutil.rmtree(tmp_path / "forged" / "ledger")
+    shutil.copytree(packset / "ledger", tmp_path / "forged" / "ledger")
+    assert verify(tmp_path / "forged", LocalEngine(0), Silent()).problems == ()
+    what = said(check(tmp_path / "forged", processor))
+    assert "rows row 2 (s2): input_ids[" in what
+    assert not {"(s0)", "(s1)", "(s3)"} & set(what.split())
