@@ -197,7 +197,7 @@ def show_codecs(bench: Bench) -> None:
     with_one_core()
     manifest = bench.pack("uint8", "none")
     packs = open_packset(bench.work / "uint8-none")
-    arrays = [packs[k]["pixel_values"].numpy() for k in range(len(packs)) if "pixel_values" in packs[k]]
+    arrays = [in_planes(packs[k]["pixel_values"].numpy()) for k in range(len(packs)) if "pixel_values" in packs[k]]
     tokens = manifest.num_visual_tokens
     table = Table("pixels before the codec", "codec", "bytes a visual token", "packing, us", "unpacking, us", "GB/s")
     for transform in (row_pairs, patch_rows, None):
@@ -211,6 +211,11 @@ def show_codecs(bench: Bench) -> None:
                 f"{sum(array.nbytes for array in arrays) / unpacked / 1e9:.1f}",
             )  # fmt: skip
     bench.console.print(table)
+
+
+def in_planes(natural: Any) -> Any:
+    """Pixels in the memory order in which families lay them out."""
+    return np.ascontiguousarray(natural.transpose(2, 1, 0, 3)).transpose(2, 1, 0, 3)
 
 
 def codec_costs(arrays: list[Any], transform: Any, codec: Any) -> tuple[int, float, float]:
@@ -244,18 +249,31 @@ def show_workers(bench: Bench) -> None:
     """CPU time of two workers against one's: what they would do on two free cores."""
     with suppress(AttributeError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    table = Table("workers", "ms of a core a sample", "wall seconds", "as fast as one, on cores of their own")
+    table = Table("workers", "starting one, s of a core", "then ms a sample", "as fast as one, on cores of their own")
     alone = 0.0
     for workers in (1, 2):
-        before, wall = children(), time.perf_counter()
+        before = children()
+        for _ in LocalEngine(workers).run(StartUp(counts=bench.counts), range(workers)):
+            pass
+        started = children() - before
+        before = children()
         manifest = bench.pack(workers=workers, tag=f"-{workers}")
-        each = 1000 * (children() - before) / manifest.num_samples
+        each = 1000 * (children() - before - started) / manifest.num_samples
         alone = alone or each
-        table.add_row(
-            str(workers), f"{each:.2f}", f"{time.perf_counter() - wall:.1f}", f"{workers * alone / each:.2f}x"
-        )
+        table.add_row(str(workers), f"{started / workers:.1f}", f"{each:.2f}", f"{workers * alone / each:.2f}x")
     bench.console.print(table)
-    bench.console.print("Start-up of the workers is in it: each loads the libraries and the processor once.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartUp:
+    """What a worker of the pack stage pays once."""
+
+    counts: CountSettings
+
+    def open(self) -> Callable[[int], int]:
+        """Load the libraries, the processor, and the fake image."""
+        packjob.DocumentMaker((), self.counts, "pack").fake_document()
+        return abs
 
 
 def children() -> float:
