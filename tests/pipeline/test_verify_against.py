@@ -235,7 +235,12 @@ def pair(packed_demo: PackedDemo) -> Pair:
     """A document with a picture that is not the first of its pack."""
     ledger = open_ledger(packed_demo.ledger)
     job = RebuildJob(
-        root=packed_demo.packset, specs=source_specs(ledger), counts=count_settings_of(ledger), fake_image="pack"
+        place=packed_demo.packset,
+        root=packed_demo.packset,
+        specs=source_specs(ledger),
+        counts=count_settings_of(ledger),
+        fake_image="pack",
+        pixels="uint8",
     )
     make = Rebuilder(job)
     for place in places_of(packed_demo.packset):

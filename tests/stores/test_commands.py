@@ -65,6 +65,18 @@ def test_every_stage_reads_and_writes_urls(
     assert json_of("inspect", packs)["packset"] == packs
     assert not s3.seen("GET", ".tar")
     assert json_of("inspect", packs, "--pack", "1")["packset"] == packs
+    sound = json_of("verify", packs, "--workers", "0")
+    assert (sound["packset"], sound["problems"]) == (packs, [])
+    against = ["--against", processor[1], "--ledger", str(tmp_path / "ledger")]
+    assert json_of("verify", packs, "--workers", "0", *against)["num_rebuilt"] == 9
+    store = StoreFolder(packs)
+    content = bytearray(store.read(shard))
+    content[700] ^= 1
+    store.publish_bytes(shard, bytes(content))
+    store.publish_bytes("shards/000077.tar", b"stray")
+    broken = run("verify", packs, "--workers", "0", "--json", capsys=capsys)
+    assert broken.code == 1
+    assert {problem["file"] for problem in json.loads(broken.out)["problems"]} == {shard, "shards/000077.tar"}
     failed = run("inspect", f"{bucket}/nothing", capsys=capsys)
     assert failed.code == 1
     assert f"{bucket}/nothing does not exist" in failed.err.replace("\n", "")

@@ -59,7 +59,7 @@ REBUILDING = tuple(entry.name for entry in fields(RebuildOptions))
 @grouped
 def verify(
     context: typer.Context,
-    packset: Annotated[Path, typer.Argument(help="A finished pack set.", show_default=False)],
+    packset: Annotated[str, typer.Argument(help="A finished pack set, a folder or a URL.", show_default=False)],
     engine: o.EngineOptions,
     output: o.OutputOptions,
     rebuilding: RebuildOptions,

@@ -98,6 +98,7 @@ def _ledger_path(root: Path, against: Against) -> Path:
 
 
 def rebuild_documents(
+    place: Path | str,
     root: Path,
     manifest: Manifest,
     account: Account,
@@ -115,7 +116,12 @@ def rebuild_documents(
     fake_image = manifest.settings["fake_image"]
     places = locate(choose(account, against), ledger, fake_image)
     job = RebuildJob(
-        root=root, specs=source_specs(ledger), counts=counts, fake_image=fake_image, pixels=manifest.settings["pixels"]
+        place=place,
+        root=root,
+        specs=source_specs(ledger),
+        counts=counts,
+        fake_image=fake_image,
+        pixels=manifest.settings["pixels"],
     )
     found: list[Problem] = []
     progress.start("Rebuilding", len(places), "documents")

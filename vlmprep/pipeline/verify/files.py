@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from vlmprep.pipeline.verify.problem import Problem
+from vlmprep.pipeline.verify.remote import shards_there
 from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import MANIFEST, PACKS_FILE, SAMPLES_FILE, receipt_name, shard_name
 from vlmprep.shardformat.index import PackIndex
@@ -60,14 +61,13 @@ def energon_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
             yield Problem(file=name, what=f"it cannot be read: {' '.join(str(error).split())}")
 
 
-def stray_files(root: Path, manifest: Manifest) -> Iterator[Problem]:
+def stray_files(place: Path | str, root: Path, manifest: Manifest) -> Iterator[Problem]:
     """Shards and receipts that the manifest does not know."""
     known = {shard.name for shard in manifest.shards} | {receipt_name(n) for n in range(len(manifest.shards))}
-    for pattern in ("shards/*.tar", "receipts/*.json"):
-        for path in sorted(root.glob(pattern)):
-            name = path.relative_to(root).as_posix()
-            if name not in known:
-                yield Problem(file=name, what="the manifest does not know it")
+    receipts = sorted(path.relative_to(root).as_posix() for path in root.glob("receipts/*.json"))
+    for name in (*shards_there(place), *receipts):
+        if name not in known:
+            yield Problem(file=name, what="the manifest does not know it")
 
 
 def index_problems(index: PackIndex, manifest: Manifest) -> Iterator[Problem]:

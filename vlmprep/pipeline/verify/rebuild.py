@@ -52,8 +52,10 @@ class Rebuilt:
 class RebuildJob:
     """Makes documents anew."""
 
+    place: Path | str
+    """The pack set, a folder or a URL."""
     root: Path
-    """The pack set."""
+    """Where its index lies: it, or a copy of it without its shards."""
     specs: tuple[SourceSpec, ...]
     counts: CountSettings
     fake_image: Literal["pack", "sample", "none"]
@@ -69,7 +71,7 @@ class Rebuilder:
     """Holds some documents after others against their sources."""
 
     def __init__(self, job: RebuildJob) -> None:
-        self._root = job.root
+        self._place = job.place
         self._index = map_index(job.root / PACKS_FILE)
         self._build = DocumentMaker(job.specs, job.counts, job.fake_image, job.pixels)
 
@@ -85,7 +87,7 @@ class Rebuilder:
 
     def _pack_differences(self, pack_id: int, places: Sequence[Place]) -> Iterator[str]:
         try:
-            info, fields = read_pack(self._root, self._index, pack_id)
+            info, fields = read_pack(self._place, self._index, pack_id)
         except BrokenPack as error:
             yield f"it cannot be held against its sources: {error.message.partition(': ')[2]}"
             return

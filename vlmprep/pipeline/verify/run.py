@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vlmprep.pipeline.places import local_folder
 from vlmprep.pipeline.verify.account import Account, account_problems, read_account, refusal_problems
 from vlmprep.pipeline.verify.against import Against, prepare_rebuilding, rebuild_documents
 from vlmprep.pipeline.verify.files import file_problems, index_problems, stray_files
@@ -48,11 +49,11 @@ class Verification:
     """Where these are not what the packs hold."""
 
 
-def verify(root: Path, engine: Engine, progress: Progress, against: Against | None = None) -> Verification:
+def verify(place: Path | str, engine: Engine, progress: Progress, against: Against | None = None) -> Verification:
     """Check digests, structure and every invariant of a complete pack set; collect all that is wrong.
 
     Args:
-        root: The pack set.
+        place: The pack set, a folder or a URL.
         engine: Runs the shards.
         progress: Is told how far it is.
         against: Make some documents anew from their sources and compare them, too.
@@ -62,13 +63,14 @@ def verify(root: Path, engine: Engine, progress: Progress, against: Against | No
         BrokenPackSet: The manifest cannot be understood.
         StopRun: There is nothing to make documents anew from.
     """
-    manifest = read_manifest(root)
+    root = local_folder(place)
+    manifest = read_manifest(root, str(place))
     prepared = None if against is None else prepare_rebuilding(root, manifest, against)
-    problems = [*file_problems(root, manifest), *stray_files(root, manifest)]
+    problems = [*file_problems(root, manifest), *stray_files(place, root, manifest)]
     index = open_index(root, manifest, problems)
     account = open_account(root, manifest, problems)
     believe_index = not any(found.file == PACKS_FILE for found in problems)
-    findings = _check_shards(root, manifest, _units(manifest, index, account, believe_index), engine, progress)
+    findings = _check_shards(place, manifest, _units(manifest, index, account, believe_index), engine, progress)
     problems += [problem for found in findings for problem in found.problems]
     problems += between_shards(findings, manifest)
     problems += origin_problems(root, manifest, {found.shard: found.job for found in findings})
@@ -78,9 +80,11 @@ def verify(root: Path, engine: Engine, progress: Progress, against: Against | No
     num_rebuilt, differences = 0, tuple[Problem, ...]()
     sound = not any(found.file in (PACKS_FILE, SAMPLES_FILE) for found in problems)
     if against and prepared and account is not None and sound:  # what is not is a problem already
-        num_rebuilt, differences = rebuild_documents(root, manifest, account, against, prepared, engine, progress)
+        num_rebuilt, differences = rebuild_documents(
+            place, root, manifest, account, against, prepared, engine, progress
+        )
     return Verification(
-        packset=str(root),
+        packset=str(place),
         num_shards=len(manifest.shards),
         num_packs=manifest.num_packs,
         num_samples=manifest.num_samples,
@@ -91,12 +95,12 @@ def verify(root: Path, engine: Engine, progress: Progress, against: Against | No
     )
 
 
-def read_manifest(root: Path) -> Manifest:
+def read_manifest(root: Path, where: str) -> Manifest:
     """The manifest, without which nothing can be held against anything."""
     try:
-        return Manifest.from_bytes((root / MANIFEST).read_bytes(), str(root))
+        return Manifest.from_bytes((root / MANIFEST).read_bytes(), where)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise missing_manifest(str(root)) from error
+        raise missing_manifest(where) from error
 
 
 def open_index(root: Path, manifest: Manifest, problems: list[Problem]) -> PackIndex | None:
@@ -137,14 +141,14 @@ def rules_of(manifest: Manifest) -> PackRules:
 
 
 def _check_shards(
-    root: Path,
+    place: Path | str,
     manifest: Manifest,
     units: Iterator[ShardUnit],
     engine: Engine,
     progress: Progress,
 ) -> list[ShardFindings]:
     """What every shard holds, in shard order."""
-    job = VerifyJob(root=root, rules=rules_of(manifest))
+    job = VerifyJob(place=place, rules=rules_of(manifest))
     findings: dict[int, ShardFindings] = {}
     progress.start("Verifying", manifest.num_packs, "packs")
     with closing(engine.run(job, units)) as results:

@@ -14,6 +14,7 @@ import xxhash
 from vlmprep.pipeline.verify.members import Owner, member_problems, owner_of
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.receipt import load_receipt, receipt_problems
+from vlmprep.pipeline.verify.remote import shard_here
 from vlmprep.pipeline.verify.tensors import PackRules, tensor_problems
 from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import PACKS_FILE, SAMPLES_FILE, shard_name
@@ -66,8 +67,8 @@ class ShardFindings:
 class VerifyJob:
     """Verifies shards."""
 
-    root: Path
-    """The pack set."""
+    place: Path | str
+    """The pack set, a folder or a URL."""
     rules: PackRules
 
     def open(self) -> Callable[[ShardUnit], ShardFindings]:
@@ -76,7 +77,8 @@ class VerifyJob:
 
     def check(self, unit: ShardUnit) -> ShardFindings:
         """Verify one shard."""
-        return ShardCheck(self.root, self.rules, unit).run()
+        with shard_here(self.place, unit.shard) as root:
+            return ShardCheck(root, self.rules, unit).run()
 
 
 class ShardCheck:
