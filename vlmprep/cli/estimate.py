@@ -22,7 +22,7 @@ def estimate(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Meta JSON, .json or .jsonl files, or globs of them; hub:NAME for a public data set.",
+            help="Files of rows (JSON, JSONL, Parquet, Arrow, tar), folders or patterns of them, a meta JSON, hf:NAME, hub:NAME.",
             show_default=False,
         ),
     ],
