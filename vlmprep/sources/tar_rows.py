@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Self
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.blobs import join_row, refused_row
@@ -21,6 +22,7 @@ TAR = (".tar",)
 MAX_ROW_BYTES = 256 << 20
 """Of all members of a row; a larger one is refused before it is read."""
 BLOCK = 512
+POSIX = b"ustar\x0000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +83,25 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, rest
 
 
+class _Header(tarfile.TarInfo):
+    """A header; those of plain files are read in a fraction of tarfile's time, as far as rows need them."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """A header of 512 bytes: name, size and type where a POSIX header of a plain file adds up, all by tarfile elsewhere."""
+        if len(buf) == BLOCK and buf[156:157] == tarfile.REGTYPE and buf[257:265] == POSIX and not buf[345]:
+            with suppress(ValueError):
+                if int(buf[148:154], 8) == sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
+                    header = cls(bytes(buf[:100]).partition(b"\0")[0].decode(encoding, errors))
+                    header.size = int(bytes(buf[124:136]).partition(b"\0")[0], 8)
+                    return header
+        return super().frombuf(buf, encoding, errors)
+
+
 def _members(file: IO[bytes], path: str, offset: int) -> Iterator[tarfile.TarInfo]:
     file.seek(offset)
     try:
-        tar = tarfile.TarFile(fileobj=file, mode="r")
+        tar = tarfile.TarFile(fileobj=file, mode="r", tarinfo=_Header)
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header
             if not member.isdir():
