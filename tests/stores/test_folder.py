@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from tests.stores.server import Trouble
 from vlmprep.stores import folder as folders
 from vlmprep.stores import retry
+from vlmprep.stores.etags import etag_says, md5_etags
 from vlmprep.stores.folder import StoreFolder
 from vlmprep.stores.retry import StoreTrouble
 
@@ -188,3 +190,14 @@ def test_a_bucket_that_is_not_there_and_a_kind_of_url_that_nobody_knows_are_name
         nowhere.publish_file("shard", path, sha256)
     with pytest.raises(StoreTrouble, match="nosuch://bucket/set cannot be used"):
         StoreFolder("nosuch://bucket/set").files()
+
+
+def test_digests_are_known_as_each_store_spells_them() -> None:
+    md5 = hashlib.md5(b"content").digest()
+    spelled = ({"ETag": f'"{md5.hex()}"'}, {"etag": "CJ1x=", "md5Hash": base64.b64encode(md5).decode()})
+    for info in spelled:
+        stored = folders.stored({"size": 7, **info})
+        assert etag_says(stored.state, md5_etags(b"content"))
+        assert not etag_says(stored.state, md5_etags(b"others"))
+    assert etag_says("CJ1x=", md5_etags(b"content")) is None
+    assert folders.stored({"size": 7}).state == ""

@@ -232,3 +232,30 @@ def test_shards_with_refused_samples_beyond_the_budget_are_written_again(
     assert not [receipt for receipt in receipts if receipt["refused"]]
     pack(source, processor, out)
     assert content(out) == whole
+
+
+def test_any_other_file_system_of_fsspec_is_written_to_the_same_way(
+    source: Path, processor: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLMPREP_CACHE", str(tmp_path / "cache"))
+    pack(source, processor, "memory://writing/set")
+    assert content("memory://writing/set") == whole
+    pack(source, processor, "memory://writing/set")
+    assert content("memory://writing/set") == whole
+
+
+def test_a_store_that_is_away_is_told_of_by_what_failed_first(
+    source: Path, processor: Path, bucket: str, s3: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "TRIES", 2)
+    s3.trouble("500", "PUT", "000001.tar", times=100)
+    before = StoreFolder.publish_file
+
+    def publish_file(self: StoreFolder, name: str, path: Path, sha256: str) -> None:
+        if name.endswith("000001.tar"):
+            s3.trouble("503", "GET", LEASE, times=100)
+        before(self, name, path, sha256)
+
+    monkeypatch.setattr(StoreFolder, "publish_file", publish_file)
+    with pytest.raises(StoreTrouble, match=r"000001.tar cannot be written"):
+        pack(source, processor, f"{bucket}/set")

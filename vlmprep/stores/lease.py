@@ -66,8 +66,9 @@ class Lease:
     def give_back(self) -> None:
         """Let others in."""
         self._over.set()
-        if self._found() == self._own["run"]:
-            self._folder.delete(LEASE)
+        with suppress(StopRun):  # the store is away; whoever comes next sees that nobody renews it
+            if self._found() == self._own["run"]:
+                self._folder.delete(LEASE)
 
     def _outlive(self, found: dict[str, Any]) -> None:
         """Return when a lease's owner is known to be dead; raise StopRun where it lives."""
