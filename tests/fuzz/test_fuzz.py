@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from collections import Counter
@@ -109,10 +110,13 @@ def blamed(batch: Batch, folder: Path) -> list[Outcome]:
 
 
 def swell() -> None:
+    """Fill memory in pieces that are not taken from what the process has lying idle."""
     kept = []
-    for _ in range(100):
-        kept.append(b"x" * (1 << 20))
-        time.sleep(0.01)
+    for _ in range(5):
+        piece = mmap.mmap(-1, 40 << 20)
+        piece.write(b"x" * len(piece))
+        kept.append(piece)
+    time.sleep(1)
 
 
 @pytest.mark.parametrize(("end", "said"), [("dies", "died"), ("hangs", "not done"), ("swells", "MiB")])
