@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import gc
 import os
 import pickle
 import shutil
@@ -211,6 +212,7 @@ def test_short_reads_are_continued(root: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_few_files_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_MAX_OPEN_FILES", 2)
     packs = vlmprep.open(write_pack_set(tmp_path / "set", [text_pack(k) for k in range(9)], packs_per_shard=1))
+    gc.collect()  # what earlier tests left must not close in between
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
         assert [int(packs[k]["input_ids"][0]) for k in range(len(packs))] == list(range(9))
