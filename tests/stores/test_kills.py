@@ -10,7 +10,7 @@ from tests.runs import chat, picture, write_jsonl
 from vlmprep.schema.packset import receipt_name
 
 ROOT = Path(__file__).resolve().parents[2]
-EVERY = 9
+EVERY = 14
 """A run of this size makes some forty requests; all of them, killed before and behind, take minutes."""
 
 
@@ -27,7 +27,7 @@ def test_a_run_that_is_killed_at_a_request_is_gone_on_with_and_nothing_half_has_
     first, *killed = (json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{"))
     whole = first["whole"]
     assert {receipt_name(0), receipt_name(1), "manifest.json"} <= set(whole)
-    assert len(killed) >= 4
+    assert len(killed) >= 3
     assert {each["behind"] for each in killed} == {True, False}
     for each in killed:
         marks = {".lease", ".work"}
