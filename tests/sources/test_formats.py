@@ -87,6 +87,14 @@ def test_what_nobody_reads_is_called_by_its_name(head: bytes, says: str, loader:
     assert says in found.reason
 
 
+def test_a_gif_that_torchvision_leaves_partly_unwritten_is_refused() -> None:
+    data = bytearray(encode(picture("P"), "GIF"))
+    data[6:8] = (picture().width + 20).to_bytes(2, "little")  # the screen is wider than its only picture
+    assert refusal(bytes(data), "torchvision").code == "uncovered-image"
+    size = MediaReader().image_size(Media(kind="image", content=bytes(data)), "pil")
+    assert size.width == picture().width + 20
+
+
 def test_a_broken_file_is_not_called_by_a_name() -> None:
     assert refusal(b"RIFF\x24\0\0\0WEBPVP8 ", "pil").code == "not-an-image"
     assert refusal(b"\0\0\0\x1cftypheic" + bytes(100), "pil").code == "not-an-image"

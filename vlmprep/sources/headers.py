@@ -115,6 +115,12 @@ def _check_torchvision_reads(image: ImageFile.ImageFile, file: IO[bytes], name: 
             "animated-image",
             f"{name} is an animated {image.format}, which the torchvision loader does not take for an image",
         )
+    if image.format == "GIF" and image.tile and image.tile[0][1] != (0, 0, *image.size):
+        raise RefuseSample(
+            "uncovered-image",
+            f"{name} is a GIF whose picture does not cover it; the torchvision loader fills the rest with whatever lies in "
+            "memory; convert it, or use --image-backend pil",
+        )
     if image.format == "PNG" and _bytes_at(file, 24, 1) == b"\x10":  # IHDR's bit depth
         raise RefuseSample(
             "high-bit-depth",
