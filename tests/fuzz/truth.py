@@ -23,6 +23,7 @@ from transformers.video_utils import VideoMetadata
 
 from tests.every_family import alone
 from tests.every_family.alone import run_alone
+from vlmprep.mediafiles.containers import FORMATS
 
 __all__ = ["truth_of"]
 
@@ -79,6 +80,17 @@ def rewritten(path: str, data: bytes) -> str:
     return path + ".again.png"
 
 
+def upright(frame: Any) -> Any:
+    """A frame as its display matrix turns it, or mirrors it along one side: [height, width, 3]."""
+    levels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
+        return levels
+    across, _, _, _, down = np.frombuffer(bytes(matrix), np.int32)[:5]
+    if across * 1.0 * down < 0:
+        return levels[:: -1 if down < 0 else 1, :: -1 if across < 0 and frame.rotation == 0 else 1]
+    return levels
+
+
 @contextmanager
 def clips_from_what_decodes() -> Iterator[None]:
     """The frames that a family samples of those that PyAV decodes, upright."""
@@ -93,7 +105,8 @@ def clips_from_what_decodes() -> Iterator[None]:
 def clip_of(video_processor: Any, path: Path) -> tuple[torch.Tensor, Any]:
     """A clip as `alone.clip_of` gives it."""
     decoded: list[Any] = []
-    with av.open(str(path), metadata_errors="ignore") as container:
+    readers = {"format_whitelist": ",".join(FORMATS)}  # with others in the race, one may win that reads nothing
+    with av.open(str(path), metadata_errors="ignore", container_options=readers) as container:
         stream = container.streams.video[0]
         with suppress(av.error.FFmpegError):  # behind what an edit list shows there may be anything
             decoded.extend(container.decode(video=0))
@@ -112,6 +125,6 @@ def clip_of(video_processor: Any, path: Path) -> tuple[torch.Tensor, Any]:
         settings.pop(name, None)
     sample = video_processor.sample_frames if video_processor.do_sample_frames else alone.all_frames
     indices = [int(at) for at in sample(metadata=metadata, **settings)]
-    frames = np.stack([np.rot90(decoded[at].to_ndarray(format="rgb24"), decoded[at].rotation // 90) for at in indices])
+    frames = np.stack([upright(decoded[at]) for at in indices])
     metadata.frames_indices = indices
     return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(), metadata
