@@ -6,6 +6,7 @@ processor's own sampling asks for, and go in as frames with their metadata. Soun
 
 from __future__ import annotations
 
+import base64
 import copy
 import os
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,11 @@ from transformers.video_utils import VideoMetadata
 
 from vlmprep.automodel.conversations import Conversation, Medium, media_of
 from vlmprep.automodel.templates import is_nemotron_omni, is_smolvlm
+from vlmprep.mediafiles.lmdb_values import split_key
 from vlmprep.mediafiles.sounds import resampled
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
+from vlmprep.sources.media import opened
 
 __all__ = ["BatchMedia", "audio_rate", "load_media", "sound_of"]
 
@@ -130,8 +133,12 @@ def _samples_and_rate(value: Any, sampling_rate: int) -> tuple[NDArray[Any], int
 
 
 def _image(medium: Medium) -> Any:
-    value = medium.value
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    """An image as its processor's loader takes it: what lies in an LMDB as a data URI of its bytes."""
+    value = os.fspath(medium.value) if isinstance(medium.value, os.PathLike) else medium.value
+    if not isinstance(value, str) or (located := _located("image", value)).key is None:
+        return value
+    with opened(located, located.where) as (file, _):
+        return "data:image/any;base64," + base64.b64encode(file.read()).decode()
 
 
 def _add_video(media: BatchMedia, medium: Medium, processor: Any, use_audio_in_video: bool) -> None:
@@ -191,9 +198,10 @@ def _metadata_of_frames(frames: Any, item: Mapping[str, Any]) -> VideoMetadata:
 
 
 def _located(kind: MediaKind, value: str | os.PathLike[str]) -> Media:
-    """A medium by its location: paths as absolute ones, URLs as they are."""
+    """A medium by its location: paths as absolute ones, URLs as they are, images of an LMDB by path and key."""
     location = os.fspath(value).removeprefix("file://")
-    return Media(kind=kind, location=location if "://" in location else os.path.abspath(location))
+    path, key = split_key(location) if kind == "image" else (location, None)
+    return Media(kind=kind, location=path if "://" in path else os.path.abspath(path), key=key)
 
 
 def _loaded_clip(processor: Any, video: Media) -> Any:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from vlmprep.automodel.conversations import medium_in, sample_of
 from vlmprep.automodel.phi4 import with_sounds
+from vlmprep.mediafiles.lmdb_values import split_key
 from vlmprep.mediafiles.opening import is_on_the_web
 from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample
@@ -34,9 +35,9 @@ def sample_of_example(example: Any, row: int) -> Sample:
     """Convert an example.
 
     Args:
-        example: A mapping, `{"conversation": [...]}`; media as paths, URLs of file systems, data URIs, encoded bytes, PIL
-            images, arrays of sound with their rate. Beside the conversation may stand `tools`, and with `<|audio_1|>` in
-            the text `audio`.
+        example: A mapping, `{"conversation": [...]}`; media as paths, `FOLDER.lmdb::KEY`, URLs of file systems, data URIs,
+            encoded bytes, PIL images, arrays of sound with their rate. Beside the conversation may stand `tools`, and with
+            `<|audio_1|>` in the text `audio`.
         row: Its place in the data set.
 
     Raises:
@@ -76,9 +77,17 @@ def _plain(kind: MediaKind, value: Any) -> Any:
         return lossless_image(value)
     if kind == "audio" and not isinstance(value, str | bytes):
         return lossless_sound(value)
-    if isinstance(value, str) and "://" not in value and not value.startswith("data:"):
-        return os.path.abspath(value)
+    if isinstance(value, str) and not value.startswith("data:"):
+        return _absolute(kind, value)
     return value
+
+
+def _absolute(kind: MediaKind, location: str) -> str:
+    """A path as an absolute one, in front of the key where it is an LMDB's; URLs as they are."""
+    path, key = split_key(location) if kind == "image" else (location, None)
+    if "://" in path:
+        return location
+    return os.path.abspath(path) if key is None else f"{os.path.abspath(path)}::{key}"
 
 
 def lossless_image(image: Image.Image) -> bytes:

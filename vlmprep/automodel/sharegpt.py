@@ -82,4 +82,4 @@ def _value(medium: Media) -> Any:
     """A medium as an item holds it: a path or URL, bytes, or the list of a clip's images."""
     if medium.frames is not None:
         return [_value(frame) for frame in medium.frames]
-    return medium.location if medium.location is not None else medium.content
+    return medium.place if medium.place is not None else medium.content

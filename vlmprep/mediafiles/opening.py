@@ -8,6 +8,7 @@ import stat
 import urllib.request
 from typing import IO
 
+from vlmprep.mediafiles.lmdb_values import open_value
 from vlmprep.schema.conversation import Media
 from vlmprep.stores.file import open_file
 
@@ -37,10 +38,13 @@ def open_medium(medium: Media) -> IO[bytes]:
     Raises:
         OSError: It is not there, no regular file, or a server does not give it; file systems behind other URLs raise
             what they like.
+        RefuseSample: It lies in an LMDB, and the package lmdb is not installed.
     """
     if medium.content is not None:
         return io.BytesIO(medium.content)
     assert medium.location is not None, "a list of images is no file"
+    if medium.key is not None:
+        return open_value(medium.location, medium.key)
     return fetched(medium.location) if is_remote(medium.location) else regular_file(medium.location)
 
 

@@ -25,6 +25,8 @@ class Media:
     kind: MediaKind
     location: str | None = None
     """Absolute path or URL, already held against the media folder."""
+    key: str | None = None
+    """Of an image in an LMDB, whose path `location` is."""
     content: bytes | None = None
     """The encoded file itself, for media that came inside the row."""
     frames: tuple[Media, ...] | None = None
@@ -35,13 +37,19 @@ class Media:
     def __post_init__(self) -> None:
         given = [self.location, self.content, self.frames]
         assert sum(way is not None for way in given) == 1, "a medium has a location, a content or frames"
+        assert self.key is None or self.location is not None, "a key is of a database"
 
     @property
     def where(self) -> str:
         """What messages call it."""
         if self.frames is not None:
             return f"the clip of {len(self.frames)} images"
-        return self.name or self.location or f"the {self.kind} inside the row"
+        return self.name or self.place or f"the {self.kind} inside the row"
+
+    @property
+    def place(self) -> str | None:
+        """Location and key as rows spell them; None without a location."""
+        return self.location if self.key is None else f"{self.location}::{self.key}"
 
 
 Part: TypeAlias = Text | Media

@@ -19,7 +19,7 @@ MEDIA_COLUMNS: dict[MediaKind, tuple[str, ...]] = {
     "video": ("videos", "video"),
     "audio": ("audios", "audio"),
 }
-IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp)$", re.IGNORECASE)
+IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp)$|\.lmdb::.", re.IGNORECASE)
 """A column called `video` that lists nothing else is one clip."""
 
 

@@ -12,12 +12,13 @@ import xxhash
 from PIL import Image
 
 from vlmprep.mediafiles.containers import opened_container
+from vlmprep.mediafiles.lmdb_values import data_file
 from vlmprep.mediafiles.opening import is_on_the_web, is_remote, open_medium
 from vlmprep.mediafiles.remembered import remember
 from vlmprep.mediafiles.sounds import container_sound_size, sound_size
 from vlmprep.mediafiles.videos import ClipLimits, check_frames, video_size
 from vlmprep.schema.conversation import Media
-from vlmprep.schema.errors import RefuseSample, StopRun, VlmprepError
+from vlmprep.schema.errors import RefuseSample, VlmprepError
 from vlmprep.schema.media import AudioSize, ImageSize, Loader, MediaSize, VideoSize
 from vlmprep.sources.headers import upright_size
 from vlmprep.sources.wording import clipped
@@ -57,7 +58,7 @@ class MediaReader:
     """Longer sounds are refused, and those that make more levels than so much stereo at 48 kHz."""
 
     def state(self, medium: Media) -> int:
-        """Digest of a medium's location, size and modification time; 0 for a file that cannot be looked at."""
+        """Digest of a medium's location, size and modification time (those of its LMDB, if any); 0 where it cannot be read."""
         if medium.frames is not None:
             states = [self.state(frame) for frame in medium.frames]
             return (
@@ -66,13 +67,13 @@ class MediaReader:
         if medium.content is not None:
             return xxhash.xxh3_64_intdigest(medium.content)
         assert medium.location is not None
-        where = os.fsencode(medium.location)
+        where = os.fsencode(medium.place or "")
         if is_on_the_web(medium.location):
             return xxhash.xxh3_64_intdigest(where)
         if is_remote(medium.location):
             return _remote_state(medium.location)
         try:
-            found = os.stat(medium.location)
+            found = os.stat(medium.location if medium.key is None else data_file(medium.location))
         except OSError:
             return 0
         return xxhash.xxh3_64_intdigest(b"%b\0%d\0%d" % (where, found.st_size, found.st_mtime_ns))
@@ -187,7 +188,7 @@ def opened(medium: Media, name: str) -> Iterator[tuple[IO[bytes], int]]:
         file = open_medium(medium)
     except FileNotFoundError:
         raise RefuseSample("missing-media", f"{name} does not exist") from None
-    except StopRun:
+    except VlmprepError:
         raise
     except Exception as error:  # each file system behind a URL has errors of its own
         reason = error.strerror if isinstance(error, OSError) else None

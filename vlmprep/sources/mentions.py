@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlmprep.mediafiles.lmdb_values import data_file, split_key
 from vlmprep.schema.conversation import Media, MediaKind
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.sources.columns import MEDIA_COLUMNS, MediaColumn
 from vlmprep.sources.locations import resolve_location
-from vlmprep.sources.wording import clipped, kind_of
+from vlmprep.sources.wording import clipped, kind_of, shown
 
 __all__ = ["MediaMentions"]
 
@@ -86,6 +87,8 @@ class MediaMentions:
     def medium(self, kind: MediaKind, value: Any) -> Media:
         """A medium from what a row says of it: a path, a URL, a data URI, bytes, {"bytes", "path"}; for a clip a list of these.
 
+        An image may be a value of an LMDB: `FOLDER::KEY`.
+
         Raises:
             RefuseSample: It is something else, or lies where it may not.
         """
@@ -101,13 +104,26 @@ class MediaMentions:
             raise RefuseSample("bad-media-path", f"{kind} is {kind_of(value)}, expected a path, a URL or bytes")
         if value.startswith("data:"):
             return Media(kind=kind, content=data_uri(value))
-        location = resolve_location(
-            value.removeprefix("file://"),
+        value = value.removeprefix("file://")
+        path, key = split_key(value, self.media_dir) if kind == "image" else (value, None)
+        return Media(kind=kind, location=self._held(path) if key is None else self._held_database(path, key), key=key)
+
+    def _held(self, location: str) -> str:
+        """A location, held against the media folder."""
+        return resolve_location(
+            location,
             self.media_dir,
             allow_outside_media=self.allow_outside_media,
             allow_remote_media=self.allow_remote_media,
         )
-        return Media(kind=kind, location=location)
+
+    def _held_database(self, path: str, key: str) -> str:
+        """An LMDB, held against the media folder: the file in it too, which may be a link."""
+        if not path or not key:
+            raise RefuseSample("bad-media-path", f"{shown(f'{path}::{key}')} names no LMDB, or no key in it")
+        location = self._held(path)
+        self._held(data_file(location))
+        return location
 
 
 def inside(value: Mapping[str, Any]) -> Any:

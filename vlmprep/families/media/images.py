@@ -60,7 +60,7 @@ def _content(medium: Media) -> bytes | None:
         with open_medium(medium) as file:
             content = file.read()
     check_scans(content, medium.where)
-    is_local = medium.location is not None and not is_remote(medium.location)
+    is_local = medium.location is not None and medium.key is None and not is_remote(medium.location)
     return None if is_local and not content.startswith(SIGNATURE) else content
 
 
