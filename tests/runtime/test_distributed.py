@@ -32,7 +32,8 @@ def text_set(root: Path, num_packs: int) -> Path:
 CASES: dict[int, list[tuple[int, dict[str, Any]]]] = {
     2: [
         (13, {"tail": "drop", "packs_per_rank": 2}),
-        (13, {"tail": "carry", "num_workers": 1, "persistent_workers": True}),
+        (13, {"tail": "carry", "num_workers": 1, "worker_kind": "processes", "persistent_workers": True}),
+        (13, {"tail": "drop", "num_workers": 2}),
     ],
     4: [(13, {"tail": "pad"}), (13, {"tail": "drop"}), (12, {"tail": "carry"}), (3, {"tail": "pad"})],
 }

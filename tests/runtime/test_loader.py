@@ -21,6 +21,8 @@ NUM_PACKS = 43
 GLOBAL_BATCH = 8
 LAYOUTS = [(1, 0), (1, 2), (2, 2), (4, 0), (8, 1)]
 """(ranks, workers of each)."""
+THREADS = [(*layout, "threads") for layout in LAYOUTS]
+PROCESSES = [(*layout, "processes") for layout in LAYOUTS if layout[1]]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +67,12 @@ def expected(packs: PackSet, epochs: int, **options: Any) -> list[list[list[int]
     return [steps([loader]) for _ in range(epochs)]
 
 
-@pytest.mark.parametrize(("ranks", "workers"), LAYOUTS)
+@pytest.mark.parametrize(("ranks", "workers", "kind"), THREADS + PROCESSES)
 @pytest.mark.parametrize("tail", ["drop", "pad"])
-def test_the_order_is_the_same_for_all_ranks_and_workers(packs: PackSet, ranks: int, workers: int, tail: str) -> None:
-    group = loaders(packs, ranks, workers, tail=tail)
+def test_the_order_is_the_same_for_all_ranks_and_workers(
+    packs: PackSet, ranks: int, workers: int, kind: str, tail: str
+) -> None:
+    group = loaders(packs, ranks, workers, tail=tail, worker_kind=kind)
     first, second = expected(packs, 2, tail=tail)
     assert first != second
     assert len(first) == {"drop": 5, "pad": 6}[tail] == len(group[0])
@@ -77,17 +81,26 @@ def test_the_order_is_the_same_for_all_ranks_and_workers(packs: PackSet, ranks: 
     assert {loader.epoch for loader in group} == {2}
 
 
-@pytest.mark.parametrize(("before", "after"), [*product(LAYOUTS, LAYOUTS)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        *product(THREADS, THREADS),
+        *zip(PROCESSES, PROCESSES[1:] + PROCESSES[:1], strict=True),
+        (PROCESSES[0], THREADS[2]),
+        (THREADS[2], PROCESSES[0]),
+        (PROCESSES[1], THREADS[0]),
+    ],
+)
 def test_a_restart_goes_on_exactly_whatever_ranks_and_workers(
-    packs: PackSet, before: tuple[int, int], after: tuple[int, int]
+    packs: PackSet, before: tuple[int, int, str], after: tuple[int, int, str]
 ) -> None:
-    group = loaders(packs, *before)
+    group = loaders(packs, *before[:2], worker_kind=before[2])
     steps(group)
     first = steps(group, 3)
     states = [loader.state_dict() for loader in group]
     assert all(state == states[0] for state in states)
 
-    restarted = loaders(packs, *after)
+    restarted = loaders(packs, *after[:2], worker_kind=after[2])
     for loader in restarted:
         loader.load_state_dict(states[0])
     assert {len(loader) for loader in restarted} == {2}
@@ -111,9 +124,9 @@ def test_another_global_batch_gets_exactly_what_was_not_consumed(packs: PackSet,
     assert rest[:left] == whole[24 : 24 + (left // global_batch * global_batch if tail == "drop" else left)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_state_counts_what_the_loop_got_not_what_was_prefetched(packs: PackSet, workers: int) -> None:
-    [loader] = loaders(packs, 1, workers, prefetch_factor=4 if workers else None)
+@pytest.mark.parametrize(("workers", "kind"), [(0, None), (2, "threads"), (2, "processes")])
+def test_the_state_counts_what_the_loop_got_not_what_was_prefetched(packs: PackSet, workers: int, kind: Any) -> None:
+    [loader] = loaders(packs, 1, workers, prefetch_factor=4 if workers else None, worker_kind=kind)
     assert loader.state_dict()["consumed_packs"] == 0
     for step, _ in enumerate(loader, 1):
         assert loader.state_dict()["consumed_packs"] == step * GLOBAL_BATCH
@@ -131,8 +144,9 @@ def test_a_state_after_the_last_step_leaves_nothing_of_the_epoch(packs: PackSet)
     assert steps([restarted]) == expected(packs, 2)[1]
 
 
-def test_a_loop_that_stops_goes_on_where_it_stopped(packs: PackSet) -> None:
-    [loader] = loaders(packs, 1, 2)
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_a_loop_that_stops_goes_on_where_it_stopped(packs: PackSet, kind: str) -> None:
+    [loader] = loaders(packs, 1, 2, worker_kind=kind)
     parts = [steps([loader], 2), steps([loader], 1), steps([loader])]
     assert [len(part) for part in parts] == [2, 1, 2]
     assert [*chain(*parts)] == expected(packs, 1)[0]
@@ -224,7 +238,10 @@ def test_more_ranks_than_packs_still_get_a_padded_step(tmp_path: Path) -> None:
         ({"dp_rank": 2, "dp_world_size": 2}, "dp_rank must be one of 0..1, got 2"),
         ({"dp_rank": -1}, "dp_rank"),
         ({"packs_per_rank": 0}, "at least 1"),
-        ({"worker_kind": "fibers"}, "worker_kind must be one of processes, threads, got 'fibers'"),
+        ({"worker_kind": "fibers"}, "worker_kind must be one of processes, threads, or None, got 'fibers'"),
+        ({"num_workers": -1}, "num_workers must be at least 0 .*, got -1"),
+        ({"num_workers": 1, "prefetch_factor": 0}, "at least 1: got 0 with num_workers=1"),
+        ({"prefetch_factor": 2}, "got 2 with num_workers=0. Leave it out, or give num_workers=1"),
         ({"tail": "wrap"}, "tail must be one of drop, pad, carry, got 'wrap'"),
         ({"tail": "carry", "dp_world_size": NUM_PACKS + 1}, "nothing is left with tail='carry'"),
         ({"shuffle_shards": 0}, "shuffle_shards must be at least 1"),

@@ -53,7 +53,7 @@ def expected(packs: PackSet, epochs: int, **options: Any) -> list[list[list[int]
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 2), (8, 1)])
 def test_persistent_workers_go_through_stops_and_epochs(packs: PackSet, ranks: int, workers: int, tail: str) -> None:
-    group = loaders(packs, ranks, workers, tail=tail, persistent_workers=True)
+    group = loaders(packs, ranks, workers, tail=tail, worker_kind="processes", persistent_workers=True)
     first, second, third = expected(packs, 3, tail=tail)
     assert steps(group, 2) + steps(group, 1) + steps(group) == first
     kept = [loader._kept for loader in group]
@@ -72,12 +72,12 @@ def test_persistent_workers_go_through_stops_and_epochs(packs: PackSet, ranks: i
 def test_restarts_of_persistent_workers_go_on_exactly(
     packs: PackSet, before: tuple[int, int], after: tuple[int, int]
 ) -> None:
-    group = loaders(packs, *before, tail="carry", persistent_workers=True)
+    group = loaders(packs, *before, tail="carry", worker_kind="processes", persistent_workers=True)
     first, second = expected(packs, 2, tail="carry")
     assert steps(group) == first
     taken = steps(group, 3)
     [state] = {json.dumps(loader.state_dict()) for loader in group}
-    restarted = loaders(packs, *after, tail="carry", persistent_workers=True)
+    restarted = loaders(packs, *after, tail="carry", worker_kind="processes", persistent_workers=True)
     for loader in restarted:
         loader.load_state_dict(json.loads(state))
     assert taken + steps(restarted) == second

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -20,11 +20,9 @@ from vlmprep.runtime.place import Place
 from vlmprep.runtime.sampler import Share, StepSampler
 from vlmprep.runtime.steps import PIXEL_TYPES, CollateChoice, CollateName, Finish, PixelType, StepReader, choose_collate
 from vlmprep.runtime.threads import read_in_threads
+from vlmprep.runtime.workers import WorkerKind, check_workers, kind_for
 
 __all__ = ["Loader", "WorkerKind"]
-
-WorkerKind: TypeAlias = Literal["processes", "threads"]
-"""What reads and collates ahead of the loop."""
 
 
 class Loader:
@@ -59,10 +57,11 @@ class Loader:
         attn_implementation: The model's attention backend.
         model_config: The model's config as transformers loads it (`model.config`); needed where a family's models differ in
             what their layers see, and the error says so.
-        num_workers: Processes or threads that read and collate ahead; 0: the loop does, when asked.
-        worker_kind: `processes`, or `threads`, which copy nothing between processes: docs/loader.md has measured both.
-        prefetch_factor: Batches that each worker reads ahead; default: torch's.
-        persistent_workers: Keep worker processes from one epoch to the next.
+        num_workers: Threads or processes that read and collate ahead; 0: the loop does, when asked.
+        worker_kind: `threads`, which copy nothing between processes, or `processes`. Default: threads where packs are read,
+            processes where they are made or decoded when they are asked for, and with a callable of your own as `collate`.
+        prefetch_factor: Batches that each worker reads ahead; default: 2.
+        persistent_workers: Keep worker processes from one epoch to the next; threads cost nothing to start.
         pixels: Type that stored pixels are restored to, here, on `device`; `stored` leaves them as uint8.
         device: Where the tensors go; default: they stay in host memory. Pixels are copied as they are stored, and restored there.
         pin_memory: Copy batches into page-locked memory first; default: where `device` is a GPU.
@@ -91,7 +90,7 @@ class Loader:
         attn_implementation: str = "sdpa",
         model_config: Any = None,
         num_workers: int = 0,
-        worker_kind: WorkerKind = "processes",
+        worker_kind: WorkerKind | None = None,
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
         pixels: PixelType = "float32",
@@ -103,8 +102,7 @@ class Loader:
     ) -> None:
         if pixels not in PIXEL_TYPES:
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
-        if worker_kind not in get_args(WorkerKind):
-            raise ValueError(f"worker_kind must be one of {', '.join(get_args(WorkerKind))}, got {worker_kind!r}")
+        check_workers(num_workers, worker_kind, prefetch_factor)
         share = Share(dp_rank=dp_rank, dp_world_size=dp_world_size, packs_per_rank=packs_per_rank)
         self.packs = packs
         epochs = Epochs(
@@ -118,7 +116,7 @@ class Loader:
         self.sampler = StepSampler(epochs, share, packs.manifest.digest)
         self.sampler.ahead_every = max(1, num_workers) if packs.remote else 0
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
-        self._in_threads = worker_kind == "threads" and num_workers > 0
+        self.worker_kind = worker_kind or kind_for(packs, collate)
         self._persistent = persistent_workers and num_workers > 0
         self._kept: DataLoader[Batch] | None = None
         self._device = None if device is None else torch.device(device)
@@ -209,7 +207,7 @@ class Loader:
     def _batches(self) -> Iterable[Batch]:
         if self._kept is not None:
             return self._kept
-        if self._in_threads:
+        if self._num_workers and self.worker_kind == "threads":
             return read_in_threads(
                 self.reader.__getitem__,
                 self.sampler,
