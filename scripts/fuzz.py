@@ -28,6 +28,7 @@ from tests.families.processors import FamilyName, build_processor  # noqa: E402 
 from tests.fuzz.batch import Batch, Outcome  # noqa: E402
 from tests.fuzz.watch import Report, Watcher, batches  # noqa: E402
 from vlmprep.schema.media import Loader  # noqa: E402
+from vlmprep.schema.pixels import PixelForm  # noqa: E402
 
 FAMILIES: tuple[FamilyName, ...] = ("qwen2_5_vl", "qwen3_omni", "idefics3")
 """Of images and clips, of sounds too, and of images in tiles."""
@@ -35,12 +36,20 @@ LOADERS: tuple[Loader, ...] = ("torchvision", "pil")
 BATCH = 32
 
 
-def kinds_of_batches(folder: Path, seed: int) -> list[Batch]:
+def kinds_of_batches(folder: Path, seed: int, pixels: PixelForm = "uint8") -> list[Batch]:
     """Every family with both of transformers' image loaders, media verified or not, beside their rows or inside."""
     for name in FAMILIES:
         build_processor(name, small_tiles=name == "idefics3").save_pretrained(folder / name)
     return [
-        Batch(numbers=(), seed=seed, processor=folder / name, image_backend=backend, verify_media=verify, inside=inside)
+        Batch(
+            numbers=(),
+            seed=seed,
+            processor=folder / name,
+            image_backend=backend,
+            verify_media=verify,
+            inside=inside,
+            pixels=pixels,
+        )
         for name in FAMILIES
         for backend in LOADERS
         for verify, inside in ((False, False), (True, False), (False, True))
@@ -84,7 +93,11 @@ def main() -> None:
     """As the module says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first item, a multiple of 32: runs in pieces"
+    )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pixels", choices=("uint8", "encoded"), default="uint8", help="how they are stored")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds-per-item", type=float, default=20.0)
     parser.add_argument(
@@ -93,7 +106,8 @@ def main() -> None:
     asked = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        todo = list(batches(kinds_of_batches(Path(temporary), asked.seed), asked.items, BATCH))
+        kinds = kinds_of_batches(Path(temporary), asked.seed, asked.pixels)
+        todo = list(batches(kinds, asked.first + asked.items, BATCH))[asked.first // BATCH :]
         watchers = [
             Watcher(seconds_per_item=asked.seconds_per_item, max_bytes=asked.max_bytes) for _ in range(asked.workers)
         ]

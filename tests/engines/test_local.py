@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from vlmprep.engines.local import UNITS_PER_WORKER, LocalEngine
+from vlmprep.schema.at_work import at_work
 from vlmprep.schema.errors import RefuseSample, StopRun
 
 
@@ -35,6 +36,39 @@ class Square:
             return number * number
 
         return square
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Units of ten rows; the worker ends at row 23, and another is asleep by then."""
+
+    log: Path
+
+    def open(self) -> Callable[[int], int]:
+        def rows(unit: int) -> int:
+            for row in range(10 * unit, 10 * unit + 10):
+                at_work(f"row {row} of ä.jsonl")
+                if row == 23:
+                    wait_for(lambda: self.log.exists(), 30)
+                    os._exit(9)
+                if row == 0:
+                    self.log.touch()
+                    time.sleep(60)
+            return unit
+
+        return rows
+
+
+@dataclass(frozen=True)
+class NoStart:
+    """Does not get as far as work, in one of two ways."""
+
+    dies: bool
+
+    def open(self) -> Callable[[int], int]:
+        if self.dies:
+            os._exit(7)
+        raise OSError("no processor")
 
 
 @dataclass(frozen=True)
@@ -87,9 +121,29 @@ def test_a_stop_in_a_worker_arrives_as_it_was_raised(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_stops_the_run_with_a_word(tmp_path: Path) -> None:
-    with pytest.raises(StopRun, match="a worker process died") as stop:
+    with pytest.raises(StopRun) as stop:
         list(LocalEngine(1).run(Square(tmp_path / "log"), [1, -2]))
+    assert stop.value.message == "a worker process died (ended by SIGKILL)"
+    assert "fewer --workers" in stop.value.hint
+
+
+def test_a_worker_that_ends_in_the_middle_leaves_the_row_that_it_was_at(tmp_path: Path) -> None:
+    with pytest.raises(StopRun) as stop:
+        list(LocalEngine(2).run(Rows(tmp_path / "log"), [0, 1, 2, 3]))
+    assert stop.value.message == "a worker process died (exit code 9) at row 23 of ä.jsonl"
+    assert "take that row out" in stop.value.hint
+
+
+@pytest.mark.parametrize(("dies", "code"), [(True, 7), (False, 0)])
+def test_a_worker_that_does_not_start_says_so(dies: bool, code: int) -> None:
+    with pytest.raises(StopRun) as stop:
+        list(LocalEngine(1).run(NoStart(dies), [1]))
+    assert stop.value.message == f"a worker process died (exit code {code}) at its start"
     assert "--workers 0" in stop.value.hint
+
+
+def test_what_no_worker_of_an_engine_is_at_is_not_noted() -> None:
+    at_work("row 1")  # nobody listens, nothing happens
 
 
 def test_a_negative_number_of_workers_is_refused() -> None:

@@ -24,6 +24,7 @@ from vlmprep.pipeline.verify.run import verify
 from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.media import Loader
 from vlmprep.schema.packset import IGNORE_INDEX, SAMPLES_FILE
+from vlmprep.schema.pixels import PixelForm
 from vlmprep.schema.progress import Silent
 from vlmprep.sources.media import own_the_pixel_limit
 
@@ -48,6 +49,8 @@ class Batch:
     """Decode while counting: packing then refuses nothing."""
     inside: bool = False
     """The rows are Parquet with the media inside; all of them are rows then."""
+    pixels: PixelForm = "uint8"
+    """How pixels are stored."""
 
     def settings(self) -> CountSettings:
         """How rows and media are counted."""
@@ -97,7 +100,7 @@ def run_batch(batch: Batch, folder: Path) -> list[Outcome]:
         [str(folder / "corpus" / ("rows.parquet" if batch.inside else "rows.jsonl"))],
         settings,
         PlanSettings(pack_size=4_096),
-        PackSettings(shard_bytes=1 << 22),
+        PackSettings(shard_bytes=1 << 22, pixels=batch.pixels),
         out=folder / "set",
         plan=None,
         max_refused=1.0,

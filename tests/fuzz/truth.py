@@ -2,7 +2,7 @@
 
 transformers' loaders are led past what they are known to fail at: torchvision's PNG decoder, which ends the process at a
 wrong byte; the PyAV loader's belief in the number of frames that a container gives, which mkv and webm do not give; and the
-belief in the name of a sound.
+belief in the name of a sound, or of a clip whose bytes then read as nothing: those are read as from a URL, without a name.
 """
 
 from __future__ import annotations
@@ -102,11 +102,19 @@ def clips_from_what_decodes() -> Iterator[None]:
         alone.clip_of = before
 
 
+def open_clip(path: Path) -> Any:
+    """A container by its name, or where that misleads by its bytes alone, as transformers reads what a URL gives."""
+    readers = {"format_whitelist": ",".join(FORMATS)}  # with others in the race, one may win that reads nothing
+    try:
+        return av.open(str(path), metadata_errors="ignore", container_options=readers)
+    except av.error.FFmpegError:
+        return av.open(io.BytesIO(path.read_bytes()), metadata_errors="ignore", container_options=readers)
+
+
 def clip_of(video_processor: Any, path: Path) -> tuple[torch.Tensor, Any]:
     """A clip as `alone.clip_of` gives it."""
     decoded: list[Any] = []
-    readers = {"format_whitelist": ",".join(FORMATS)}  # with others in the race, one may win that reads nothing
-    with av.open(str(path), metadata_errors="ignore", container_options=readers) as container:
+    with open_clip(path) as container:
         stream = container.streams.video[0]
         with suppress(av.error.FFmpegError):  # behind what an edit list shows there may be anything
             decoded.extend(container.decode(video=0))

@@ -6,13 +6,17 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from vlmprep.engines.board import Board, obituary
+from vlmprep.schema.at_work import at_work, note_with
 from vlmprep.schema.engine import Job, Worker
 from vlmprep.schema.errors import StopRun
 
@@ -47,7 +51,7 @@ class LocalEngine:
         """Yield results as units finish, in any order; few units are in flight at a time.
 
         Raises:
-            StopRun: A worker process died.
+            StopRun: A worker process died; it says at which row, where the job does.
         """
         if self.num_workers == 0:
             worker = job.open()
@@ -55,16 +59,15 @@ class LocalEngine:
                 yield worker(unit)
             return
         resource_tracker.ensure_running()  # started in passing, it would let Ctrl-C through again
+        context = multiprocessing.get_context("spawn")
+        board = Board(context, self.num_workers)
         pool = ProcessPoolExecutor(
-            self.num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_open_worker, initargs=(job,)
+            self.num_workers, mp_context=context, initializer=_open_worker, initargs=(job, board)
         )
         try:
             yield from self._drive(pool, units)
         except BrokenProcessPool as error:
-            raise StopRun(
-                "a worker process died (killed, out of memory, or its start-up failed)",
-                "Run the same command again to resume; --workers 0 works in this process and shows its errors.",
-            ) from error
+            raise obituary(board, _stop(pool)) from error
         finally:
             _stop(pool)
 
@@ -92,16 +95,19 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _open_worker(job: Job[Any, Any]) -> None:
+def _open_worker(job: Job[Any, Any], board: Board) -> None:
     """Start-up of a worker: the parent alone answers Ctrl-C, no worker outlives it, and each keeps to one core."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    board.claim()
+    note_with(board.write)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch  # here, not above: the command line lists its options without it
 
     torch.set_num_threads(1)
     _worker = job.open()
+    at_work("")
 
 
 def _exit_with_parent() -> None:
@@ -114,11 +120,18 @@ def _exit_with_parent() -> None:
 
 def _run_unit(unit: Any) -> Any:
     assert _worker is not None, "a worker runs its start-up before any unit"
-    return _worker(unit)
+    try:
+        return _worker(unit)
+    finally:
+        at_work("")
 
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the pool now: work in progress is never half published, so workers may be stopped anywhere."""
+def _stop(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    """End the pool now: work in progress is never half published, so workers may be stopped anywhere.
+
+    Returns:
+        Its processes, ended.
+    """
     processes = list((getattr(pool, "_processes", None) or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
@@ -127,5 +140,15 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     for process in processes:
         process.join(timeout=STOP_SECONDS)
         if process.is_alive():
-            process.kill()
+            with suppress(ProcessLookupError):
+                process.kill()
             process.join(timeout=STOP_SECONDS)
+    _wait_for_exit_codes(processes)
+    return processes
+
+
+def _wait_for_exit_codes(processes: Iterable[BaseProcess]) -> None:
+    """The pool's own thread may have waited for a process first, and be about to write down how it ended."""
+    end = time.monotonic() + 1
+    while any(process.exitcode is None for process in processes) and time.monotonic() < end:
+        time.sleep(0.01)

@@ -14,6 +14,7 @@ from vlmprep.pipeline.estimate import row_reader
 from vlmprep.pipeline.fakes import FAKE_COLUMNS
 from vlmprep.pipeline.pixel_forms import form_writer
 from vlmprep.pipeline.settings import CountSettings
+from vlmprep.schema.at_work import at_work
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.fake_image import has_pictures
 from vlmprep.schema.pixels import PixelForm
@@ -119,6 +120,7 @@ class DocumentMaker:
             RefuseSample: The sample cannot be used.
             StopRun: The source cannot be read, or the row is not the one that was counted.
         """
+        at_work(f"row {locator.row} of {self._specs[locator.source].path}")
         sample = self._form.sample(self._rows[locator.source].sample(locator.row, self._read(locator)))
         gets_fake = self._fake_image == "sample" and not has_pictures(sample)
         document = build_document(

@@ -11,6 +11,7 @@ from vlmprep.packing.document import Document
 from vlmprep.packing.pack import Pack, assemble_pack
 from vlmprep.pipeline.documents import BuiltDocument, DocumentMaker, SampleLocator
 from vlmprep.pipeline.settings import CountSettings, PackSettings
+from vlmprep.schema.at_work import at_work
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.packset import shard_name
 from vlmprep.shardformat.pack import encode_pack
@@ -96,6 +97,7 @@ class ShardMaker:
         self, writer: ShardWriter, pack_id: int, locators: tuple[SampleLocator, ...], refused: list[Refusal]
     ) -> PackRecord:
         built = list(self._documents(locators, refused))
+        at_work(f"pack {pack_id}, all of its rows decoded")
         documents = [each.document for each in built]
         fake = self._fake_for(documents)
         pack = assemble_pack(documents, fake)

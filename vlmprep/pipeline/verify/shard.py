@@ -16,6 +16,7 @@ from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.receipt import load_receipt, receipt_problems
 from vlmprep.pipeline.verify.remote import shard_here
 from vlmprep.pipeline.verify.tensors import PackRules, tensor_problems
+from vlmprep.schema.at_work import at_work
 from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import PACKS_FILE, SAMPLES_FILE, shard_name
 from vlmprep.shardformat.errors import BrokenPack
@@ -77,6 +78,7 @@ class VerifyJob:
 
     def check(self, unit: ShardUnit) -> ShardFindings:
         """Verify one shard."""
+        at_work(shard_name(unit.shard))
         with shard_here(self.place, unit.shard) as root:
             return ShardCheck(root, self.rules, unit).run()
 
