@@ -21,9 +21,9 @@ from vlmprep.schema.progress import Silent
 __all__ = ["chat", "count", "count_settings", "picture", "run", "write_jsonl"]
 
 
-def count_settings(processor: Path, **family: Any) -> CountSettings:
+def count_settings(processor: Path, *, keep: tuple[str, ...] = (), **family: Any) -> CountSettings:
     """Settings of counting with a processor."""
-    return CountSettings(family=FamilySettings(processor=str(processor), **family))
+    return CountSettings(family=FamilySettings(processor=str(processor), **family), keep=keep)
 
 
 def count(source: Path | str, processor: Path, out: Path, **settings: Any) -> Ledger:

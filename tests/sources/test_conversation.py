@@ -17,7 +17,7 @@ from vlmprep.sources.spec import SourceSpec
 MEDIA = "/data/media"
 
 
-def reader(columns: dict[str, str] | None = None, tags: dict[str, str] | None = None, **allowed: bool) -> RowReader:
+def reader(columns: dict[str, str] | None = None, tags: dict[str, str] | None = None, **allowed: Any) -> RowReader:
     spec = SourceSpec(name="s", path="/data/s.jsonl", media_dir=MEDIA, columns=columns or {}, tags=tags or {})
     return RowReader(spec=spec, **allowed)
 

@@ -191,6 +191,15 @@ CountWithFake = Annotated[
         "`pack --fake-image sample` does so by itself.",
     ),
 ]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="COLUMN",
+        help="Column of the rows that `samples.parquet` keeps, as JSON text; several times.",
+        show_default=False,
+    ),
+]
 Work = Annotated[
     Path | None,
     typer.Option(
@@ -311,6 +320,7 @@ class CountOptions:
     allow_remote_media: AllowRemoteMedia = False
     count_with_fake: CountWithFake = False
     verify_media: VerifyMedia = False
+    keep: Keep = None
 
     def settings(self, processor: str) -> CountSettings:
         """As settings of a stage."""
@@ -333,6 +343,7 @@ class CountOptions:
             allow_remote_media=self.allow_remote_media,
             count_with_fake=self.count_with_fake,
             verify_media=self.verify_media,
+            keep=tuple(self.keep or ()),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import xxhash
 
+from vlmprep.schema.at_work import at_work
 from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.fake_image import FAKE_IMAGE, has_pictures, with_fake_image
@@ -96,9 +97,10 @@ def count_rows(
     measured: list[tuple[dict[str, Any], Sample, list[MediaCount]]] = []
     without_pictures: list[tuple[dict[str, Any], Sample, list[MediaSize]]] = []
     for raw, record in zip(raws, records, strict=True):
+        at_work(f"row {raw.row} of source {source!r}")
         try:
             sample = rows.sample(raw.row, raw.data)
-            record["sample_id"] = sample.sample_id
+            record["sample_id"], record["kept"] = sample.sample_id, sample.kept
             record["media_state"] = media_state(sample, media)
             sizes, counts = _measure(record, sample, media, family)
             measured.append((record, sample, counts))
@@ -106,12 +108,15 @@ def count_rows(
                 without_pictures.append((record, sample, sizes))
         except RefuseSample as refusal:
             _refuse(record, refusal)
+    if measured:
+        at_work(f"the text of rows {measured[0][0]['row']} to {measured[-1][0]['row']} of source {source!r}")
     encoded = family.encode_all([(sample, counts) for _, sample, counts in measured])
     for (record, sample, counts), found in zip(measured, encoded, strict=True):
         try:
             if isinstance(found, RefuseSample):
                 raise found
             if check_media is not None:
+                at_work(f"row {record['row']} of source {source!r}")
                 check_media(sample, counts, family)
             record |= _counted(found, counts)
         except RefuseSample as refusal:
@@ -194,6 +199,7 @@ def _refuse(record: dict[str, Any], refusal: RefuseSample) -> None:
         record.pop(count, None)
     record |= {"status": REFUSED, "reason": refusal.reason, "reason_code": refusal.code}
     record["sample_id"] = refusal.sample_id or record["sample_id"]
+    record["kept"] = refusal.kept or record.get("kept")
 
 
 def media_state(sample: Sample, media: HeaderReader) -> int:

@@ -17,7 +17,7 @@ from vlmprep.counting.ledger import Ledger
 from vlmprep.pipeline.plan.file import Plan
 from vlmprep.schema.files import publish
 from vlmprep.schema.ledger import REFUSED
-from vlmprep.schema.packset import SAMPLES
+from vlmprep.schema.packset import KEPT, SAMPLES
 from vlmprep.shardformat.manifest import RowCounts
 from vlmprep.shards.receipts import Refusal
 
@@ -46,11 +46,15 @@ def write_accounts(path: Path, ledger: Ledger, plan: Plan, late: Iterable[Refusa
     places = _places(plan, ledger.summary["rows"]["all"], refusals)
     counts: Counter[str] = Counter()
     first = 0
-    with publish(path) as attempt, pq.ParquetWriter(attempt, SAMPLES, compression="zstd") as writer:
-        for table in _row_groups(ledger.chunks(COLUMNS)):
+    keeps = bool(ledger.settings["limits"].get("keep"))
+    schema, columns = (SAMPLES.append(KEPT), (*COLUMNS, KEPT.name)) if keeps else (SAMPLES, COLUMNS)
+    with publish(path) as attempt, pq.ParquetWriter(attempt, schema, compression="zstd") as writer:
+        for table in _row_groups(ledger.chunks(columns)):
             rows = slice(first, first + table.num_rows)
             accounts = _account(table, places.of(rows), _within(refusals, rows))
             counts.update({pair["values"]: pair["counts"] for pair in accounts["status"].value_counts().to_pylist()})
+            if keeps:
+                accounts = accounts.append_column(KEPT, table[KEPT.name])
             writer.write_table(accounts)
             first += table.num_rows
     return RowCounts(packed=counts[PACKED], refused=counts[REFUSED], unused=counts[UNUSED])

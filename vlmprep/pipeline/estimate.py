@@ -41,6 +41,7 @@ from vlmprep.schema.files import canonical_json, read_json, write_json
 from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, LEDGER_VERSION, REFUSED
 from vlmprep.schema.progress import Progress
 from vlmprep.sources.conversation import RowReader
+from vlmprep.sources.kept import check_kept
 from vlmprep.sources.media import own_the_pixel_limit
 from vlmprep.sources.row_files import OpenFiles, groups_of, open_rows
 from vlmprep.sources.rows import Chunk
@@ -162,7 +163,10 @@ class ChunkCounter:
 def row_reader(spec: SourceSpec, settings: CountSettings) -> RowReader:
     """The converter of one source's rows."""
     return RowReader(
-        spec=spec, allow_outside_media=settings.allow_outside_media, allow_remote_media=settings.allow_remote_media
+        spec=spec,
+        allow_outside_media=settings.allow_outside_media,
+        allow_remote_media=settings.allow_remote_media,
+        keep=settings.keep,
     )
 
 
@@ -210,6 +214,7 @@ def estimate(
             write_json(out / SETTINGS_FILE, wanted)
             (out / LEDGER_FILE).unlink(missing_ok=True)
         start_compiling()
+        check_kept(specs, settings.keep)
         progress.start("Finding rows", len(specs), "files")
         units = list(_units(specs, out, progress))
         progress.finish()

@@ -79,6 +79,7 @@ def run_pack(
                 counts,
                 count_with_fake=made_with.count_with_fake,
                 verify_media=counts.verify_media or made_with.verify_media,
+                keep=counts.keep or made_with.keep,
             )
             refuse_other_settings(
                 f"the ledger {arguments[0]}", decisive(ledger.settings), decisive(ledger_settings(counts))
@@ -125,6 +126,7 @@ def count_settings_of(ledger: Ledger) -> CountSettings:
     processor = dict(ledger.settings["processor"])
     processor["options"] = tuple((name, value) for name, value in processor["options"])
     limits = {name: limit for name, limit in ledger.settings["limits"].items() if name not in processor}
+    limits["keep"] = tuple(limits.get("keep", ()))
     return CountSettings(family=FamilySettings(**processor), **limits)
 
 

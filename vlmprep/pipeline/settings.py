@@ -44,6 +44,8 @@ class CountSettings:
     """Samples without pictures are counted with a fake image in them too, which plans with `--fake-image sample` need."""
     verify_media: bool = False
     """Media are decoded as packing would decode them, so that what packing would refuse is refused in the ledger."""
+    keep: tuple[str, ...] = ()
+    """Columns of the rows that ledger and samples.parquet keep as provenance."""
 
     def __post_init__(self) -> None:
         if self.max_image_pixels < 1:
@@ -52,6 +54,8 @@ class CountSettings:
             raise StopRun(f"--max-clip-frames is {self.max_clip_frames}, expected at least 1")
         if not self.max_audio_seconds > 0:
             raise StopRun(f"--max-audio-seconds is {self.max_audio_seconds}, expected more than 0")
+        if "" in self.keep or len(set(self.keep)) < len(self.keep):
+            raise StopRun(f"--keep is {', '.join(map(repr, self.keep))}, expected names of columns, each once")
 
     def media_reader(self) -> MediaReader:
         """What reads headers within these limits."""
@@ -72,6 +76,7 @@ class CountSettings:
             "allow_remote_media": self.allow_remote_media,
             "count_with_fake": self.count_with_fake,
             "verify_media": self.verify_media,
+            **({"keep": list(self.keep)} if self.keep else {}),
         }
 
 

@@ -96,6 +96,8 @@ class Sample:
     messages: tuple[Message, ...] = field(repr=False)
     tools: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """Definitions of the functions that may be called, each a JSON schema as chat templates take them."""
+    kept: str | None = field(default=None, repr=False)
+    """Columns of the row that were asked to be kept, as a JSON object."""
 
     def media(self, kind: MediaKind | None = None) -> list[Media]:
         """All media in the order the conversation names them, of one kind or of all."""

@@ -23,6 +23,8 @@ class RefuseSample(VlmprepError):
         self.reason = reason
         self.sample_id: str | None = None
         """The row's own id, where the row could be read that far."""
+        self.kept: str | None = None
+        """Columns of the row that were asked to be kept, likewise."""
 
     def __str__(self) -> str:
         return self.reason

@@ -67,6 +67,7 @@ LEDGER = pa.schema(
         ("row_xxh3", pa.uint64()),
         ("media_bytes", pa.int64()),
         ("media_state", pa.uint64()),
+        ("kept", pa.string()),
     ]
 )
 """num_tokens counts before the shift; num_left_out_characters are those of thoughts of earlier turns, which the chat template
@@ -77,4 +78,6 @@ first_label is the place of the first token that the loss counts, and media, in 
 may be cut; both are null for samples of at most CUTTABLE_TOKENS, media also where they cannot be told from the text. With a
 fake image, which is one of the media then, these are first_label_with_fake and media_with_fake.
 row_offset, row_bytes and row_xxh3 find a row again in its file and prove that it
-is still the row that was counted; media_state is a digest of path, size and modification time of its media files."""
+is still the row that was counted; media_state is a digest of path, size and modification time of its media files.
+kept holds the columns that were asked for with --keep, as a JSON object; null where the row has none of them. Ledgers of the
+same version, from before there was --keep, lack it."""

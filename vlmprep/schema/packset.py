@@ -17,6 +17,7 @@ import pyarrow as pa
 __all__ = [
     "FORMAT_VERSION",
     "IGNORE_INDEX",
+    "KEPT",
     "MANIFEST",
     "MEDIA_FIELDS",
     "PACKS",
@@ -85,6 +86,10 @@ SAMPLES = pa.schema(
 """samples.parquet: status is packed, refused or unused. The rest but reasons is null unless packed: the first pack that holds
 the row and its document there (1..n); num_uses, in how many documents it stands, and where it stands again; num_cut_tokens,
 how many of its last tokens were cut off."""
+
+
+KEPT = pa.field("kept", pa.string())
+"""The last column of samples.parquet where columns of the rows were asked to be kept: these as a JSON object."""
 
 
 def pack_key(pack_id: int) -> str:

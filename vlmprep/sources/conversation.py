@@ -15,6 +15,7 @@ from vlmprep.sources.members import record_of_members
 from vlmprep.sources.mentions import MediaMentions
 from vlmprep.sources.messages import FUNCTION_CALL, is_learned, own_text, refuse_words_of_others, role_of, thought_of
 from vlmprep.sources.named import messages_of
+from vlmprep.sources.provenance import kept_text
 from vlmprep.sources.records import ID_COLUMNS, parse_record, sample_id
 from vlmprep.sources.spec import SourceSpec
 from vlmprep.sources.tools import calls_of_message, calls_of_text, tools_of
@@ -38,6 +39,8 @@ class RowReader:
     spec: SourceSpec
     allow_outside_media: bool = False
     allow_remote_media: bool = False
+    keep: tuple[str, ...] = ()
+    """Columns that samples keep as provenance."""
 
     @property
     def _mentions(self) -> MediaMentions:
@@ -57,27 +60,39 @@ class RowReader:
         Raises:
             RefuseSample: The row is no JSON object, is not UTF-8, cannot be given by its source, or does not make a conversation.
         """
-        record = self.record(row, data)
-        own_id = sample_id(record, row)
+        values = self.values(row, data)
+        own_id, kept = sample_id(values, row), kept_text(values, self.keep)
         try:
+            record = self._named(values)
             messages, tools = self.messages(record), tools_of(record, self.spec.columns)
         except RefuseSample as refusal:
-            refusal.sample_id = own_id
+            refusal.sample_id, refusal.kept = own_id, kept
             raise
-        return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages, tools=tools)
+        return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages, tools=tools, kept=kept)
 
     def record(self, row: int, data: bytes) -> dict[str, Any]:
-        """Parse a row.
+        """Parse a row; one of a named data set has the messages that its columns make.
+
+        Raises:
+            RefuseSample: It is no JSON object, is not UTF-8, cannot be given by its source, or is not as its data set has it.
+        """
+        return self._named(self.values(row, data))
+
+    def values(self, row: int, data: bytes) -> dict[str, Any]:
+        """Parse a row's own columns.
 
         Raises:
             RefuseSample: It is no JSON object, is not UTF-8, or cannot be given by its source.
         """
         if not is_blob_row(data):
-            record = parse_record(row, data)
-        else:
-            kind, key, values = split_row(data)
-            record = record_of_members(key, values, self.spec.columns) if kind == "members" else values
-        return {**own_ids(record), "messages": messages_of(self.spec.named, record)} if self.spec.named else record
+            return parse_record(row, data)
+        kind, key, values = split_row(data)
+        return record_of_members(key, values, self.spec.columns) if kind == "members" else values
+
+    def _named(self, values: dict[str, Any]) -> dict[str, Any]:
+        if not self.spec.named:
+            return values
+        return {**own_ids(values), "messages": messages_of(self.spec.named, values)}
 
     def messages(self, record: Mapping[str, Any]) -> tuple[Message, ...]:
         """The conversation of a row that is parsed already.

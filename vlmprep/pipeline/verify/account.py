@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlmprep.pipeline.accounts import PACKED, UNUSED
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.schema.ledger import REFUSED
-from vlmprep.schema.packset import SAMPLES, SAMPLES_FILE, receipt_name
+from vlmprep.schema.packset import KEPT, SAMPLES, SAMPLES_FILE, receipt_name
 from vlmprep.shardformat.manifest import Manifest
 from vlmprep.shardformat.packinfo import SampleRef
 from vlmprep.shards.receipts import Refusal
@@ -33,7 +33,7 @@ class Account:
     """The table, and its packed rows in the order of the packs."""
 
     table: pa.Table
-    """SAMPLES, every row."""
+    """SAMPLES, every row; KEPT too where columns were kept."""
     packed: pa.Table
     """REFERENCE, by pack_id and document."""
     pack_ids: NDArray[np.int64]  # [num_packed], rising
@@ -56,7 +56,7 @@ def read_account(path: Path) -> Account | str:
         return "it is missing"
     except (OSError, pa.ArrowException) as error:
         return f"it cannot be read: {error}"
-    if table.schema.remove_metadata() != SAMPLES:
+    if table.schema.remove_metadata() not in (SAMPLES, SAMPLES.append(KEPT)):
         return f"it has columns {table.schema.names}, expected {SAMPLES.names} of fixed types"
     packed = all_places(table)
     packed = packed.take(pc.sort_indices(packed, [("pack_id", "ascending"), ("document", "ascending")]))
