@@ -33,6 +33,8 @@ PACKET_IS_FRAME = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "vvc", "pror
 """Codecs of which a container's packet holds one shown frame."""
 INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 """Containers that keep frames apart; in others a packet is what a parser makes of the bytes."""
+READS_PAST_DATA = frozenset({"mjpeg"})
+"""Decoders that fill a damaged frame with what lay in memory, other levels at every reading, unless told to fail."""
 MARGIN = 4
 """Decoders round sides up before they hold them against their limit."""
 DECODERS_LIMIT = (1 << 31) - 1
@@ -168,7 +170,10 @@ def picture_stream(container: InputContainer, name: str, max_pixels: int) -> Vid
             f"{name} claims frames of {stream.width} x {stream.height}, above --max-image-pixels {max_pixels}",
         )
     stream.thread_type = "SLICE"  # frames come out as early as they can
-    stream.codec_context.options = {"max_pixels": str(min(max(MARGIN * max_pixels, LEAST_LIMIT), DECODERS_LIMIT))}
+    options = {"max_pixels": str(min(max(MARGIN * max_pixels, LEAST_LIMIT), DECODERS_LIMIT))}
+    if stream.codec_context.name in READS_PAST_DATA:
+        options["err_detect"] = "explode"
+    stream.codec_context.options = options
     return stream
 
 
