@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vlmprep.schema import keyed_order as keyed
 from vlmprep.schema.keyed_order import keyed_order
 
 
@@ -28,6 +29,15 @@ def test_keys_count_modulo_two_to_the_sixty_four():
 def test_the_order_is_the_one_that_published_plans_were_made_with():
     assert keyed_order(10, 3, 4).tolist() == _ordered_by_splitmix64(10, 3, 4)
     assert keyed_order(1000, 12345).tolist() == _ordered_by_splitmix64(1000, 12345)
+
+
+@pytest.mark.parametrize("place_bits", [17, 40, 60, 63])
+def test_outputs_that_agree_in_their_high_bits_stand_in_order_too(place_bits):
+    # 63 bits for positions leave one bit of the outputs to sort by; more than a block of positions.
+    order = keyed._by_output(100_000, 12345, place_bits)
+    outputs = keyed._outputs(np.arange(100_000, dtype=np.uint64), 12345)
+    assert len(keyed._ties(np.sort(outputs), np.uint64((1 << place_bits) - 1))) > (0 if place_bits > 30 else -1)
+    assert np.array_equal(order, np.argsort(outputs))
 
 
 def test_positions_are_spread_evenly():

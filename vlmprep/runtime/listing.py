@@ -61,12 +61,14 @@ def list_epoch(
     """
     firsts = np.cumsum([0, *(part.num_packs for part in parts)])
     drawn = [
-        first + _draw(part, (seed, number), epoch, by_shard=shuffle and shuffle_shards is not None, shuffle=shuffle)
-        for number, (first, part) in enumerate(zip(firsts.tolist(), parts, strict=False))
+        _draw(part, (seed, number), epoch, by_shard=shuffle and shuffle_shards is not None, shuffle=shuffle)
+        for number, part in enumerate(parts)
     ]
+    for first, packs in zip(firsts.tolist(), drawn, strict=False):
+        packs += first
     if not shuffle:
         return Listing(packs=_interleaved(drawn), windows=None)
-    packs = np.concatenate(drawn)
+    packs = _joined(drawn)
     order = keyed_order(len(packs), seed, epoch)
     num_windows = _num_windows(parts, shuffle_shards)
     if num_windows == 1:
@@ -84,7 +86,12 @@ def _draw(part: Part, key: tuple[int, int], epoch: int, *, by_shard: bool, shuff
     for number in range(start // size, -(-stop // size)):
         order = _round(part, (*key, number), by_shard=by_shard, shuffle=shuffle)
         rounds.append(order[max(start - number * size, 0) : stop - number * size])
-    return np.concatenate(rounds)
+    return _joined(rounds)
+
+
+def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """One after the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _round(part: Part, key: tuple[int, int, int], *, by_shard: bool, shuffle: bool) -> NDArray[np.int64]:

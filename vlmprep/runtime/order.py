@@ -123,6 +123,8 @@ def grouped_places(
     """
     if not stretches or stretches[-1].global_batch != global_batch:
         stretches = (*stretches, Stretch(global_batch=global_batch, consumed_packs=0))
+    if len(stretches) == 1:
+        return _steps_in_windows(work, windows, key, stretches[0].global_batch)
     order: list[NDArray[np.int64]] = []
     left = rest = np.arange(len(work))
     for stretch in stretches:

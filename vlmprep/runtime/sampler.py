@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 from torch.utils.data import Sampler
 
+from vlmprep.runtime.dealing import deal
 from vlmprep.runtime.epochs import Epochs
-from vlmprep.runtime.order import step_places
 from vlmprep.runtime.place import Place
 
 __all__ = ["Share", "Step", "StepSampler", "Steps"]
@@ -125,17 +125,13 @@ class Steps(Iterator[Step]):
     def __next__(self) -> Step:
         if self._done == self._num_steps:
             raise StopIteration
-        sampler, share = self._sampler, self._sampler.share
-        places = step_places(
-            self._order, consumed=self._from.consumed, step=self._done, global_batch=share.global_batch
-        )
+        step, last = self._done, self._done == self._num_steps - 1
         self._done += 1
-        counted = places.pack_ids[~places.repeated]
-        labels = sampler.epochs.catalogue.column("num_label_tokens", counted)
+        own = self._dealt.pack_ids[step].tolist()
         return Step(
-            pack_ids=tuple(places.pack_ids[share.places].tolist()),
-            repeated=tuple(places.repeated[share.places].tolist()),
-            num_label_tokens=int(labels.sum(dtype=np.int64)),
+            pack_ids=tuple(own),
+            repeated=tuple(self._dealt.repeated.tolist()) if last else (False,) * len(own),
+            num_label_tokens=int(self._dealt.num_label_tokens[step]),
             ahead=self._ahead(),
         )
 
@@ -145,11 +141,7 @@ class Steps(Iterator[Step]):
         if not every:
             return ()
         steps = range(self._done - 1 + every, self._num_steps, every)[: max(1, AHEAD_PACKS // share.packs_per_rank)]
-        later = (
-            step_places(self._order, consumed=self._from.consumed, step=step, global_batch=share.global_batch)
-            for step in steps
-        )
-        return tuple(pack_id for places in later for pack_id in places.pack_ids[share.places].tolist())
+        return tuple(self._dealt.pack_ids[list(steps)].ravel().tolist())
 
     def state_dict(self) -> dict[str, Any]:
         """Where the steps that were given out end; `StepSampler.place_of` reads it, and so does a loader."""
@@ -160,7 +152,14 @@ class Steps(Iterator[Step]):
         self._start(self._sampler.place_of(state))
 
     def _start(self, place: Place) -> None:
-        epochs, batch = self._sampler.epochs, self._sampler.share.global_batch
+        epochs, share = self._sampler.epochs, self._sampler.share
         self._from, self._done = place, 0
-        self._num_steps = epochs.num_steps(place, global_batch=batch)
-        self._order = epochs.pack_ids(place, global_batch=batch)
+        self._num_steps = epochs.num_steps(place, global_batch=share.global_batch)
+        self._dealt = deal(
+            epochs.pack_ids(place, global_batch=share.global_batch),
+            partial(epochs.catalogue.column, "num_label_tokens"),
+            consumed=place.consumed,
+            num_steps=self._num_steps,
+            global_batch=share.global_batch,
+            share=share.places,
+        )

@@ -16,6 +16,8 @@ __all__ = ["keyed_order"]
 
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+_BLOCK = 1 << 16
+"""Positions worked on at a time: few enough to stay near."""
 
 
 def keyed_order(n: int, *key: int) -> NDArray[np.int64]:
@@ -33,11 +35,49 @@ def keyed_order(n: int, *key: int) -> NDArray[np.int64]:
     state = 0
     for part in key:
         state = _mix((state ^ (int(part) & _MASK)) + _GOLDEN_GAMMA & _MASK)
-    outputs = np.arange(1, n + 1, dtype=np.uint64)
+    return _by_output(n, state, max(n - 1, 1).bit_length())
+
+
+def _by_output(n: int, state: int, place_bits: int) -> NDArray[np.int64]:
+    """[n] positions by rising output: a word of an output's high bits and its position is sorted where it lies.
+
+    Half the time and memory of an argsort. The few outputs that agree in their high bits are then put in order.
+
+    Args:
+        n: How many positions.
+        state: That the key was folded into.
+        place_bits: Low bits of a word, that hold the position.
+    """
+    words = np.empty(n, np.uint64)
+    low = np.uint64((1 << place_bits) - 1)
+    for start in range(0, n, _BLOCK):
+        places = np.arange(start, min(start + _BLOCK, n), dtype=np.uint64)
+        words[start : start + _BLOCK] = _outputs(places, state) & ~low | places
+    words.sort()
+    ties = _ties(words, low)
+    words &= low
+    order = words.view(np.int64)
+    order[ties] = order[ties][np.argsort(_outputs(words[ties], state))]
+    return order
+
+
+def _ties(words: NDArray[np.uint64], low: np.uint64) -> NDArray[np.int64]:
+    """[ties] rising places of sorted words that agree with a neighbour in all but their low bits."""
+    first = [np.zeros(0, np.int64)]
+    for start in range(0, len(words) - 1, _BLOCK):
+        part = words[start : start + _BLOCK + 1]
+        first.append(start + np.flatnonzero(part[1:] ^ part[:-1] <= low))
+    places = np.concatenate(first)
+    return np.union1d(places, places + 1)
+
+
+def _outputs(places: NDArray[np.uint64], state: int) -> NDArray[np.uint64]:
+    """The outputs of some positions."""
+    outputs = places + np.uint64(1)
     outputs *= np.uint64(_GOLDEN_GAMMA)
     outputs += np.uint64(state)
     _mix_in_place(outputs)
-    return np.argsort(outputs).astype(np.int64, copy=False)
+    return outputs
 
 
 def _mix(word: int) -> int:

@@ -77,7 +77,10 @@ def _as_integers(work: NDArray[Any]) -> NDArray[np.int64]:
         raise ValueError("the work of every pack must be finite and at least 0")
     if most == 0:
         return np.zeros(len(work), np.int64)
-    integers = (work / most * 2.0**32).astype(np.int64)  # exact but for the division, which is the same everywhere
+    parts = work / most  # which is the same everywhere; what follows is exact
+    parts *= 2.0**32
+    integers = parts.astype(np.int64)
+    del parts
     mean = max(int(integers.sum()) // len(work), 1)
     integers *= _ONE
     integers //= mean
