@@ -73,6 +73,7 @@ def pack_examples(
         max_retries=dataset.max_retries,
         num_tokens=counted.num_tokens(dataset.documents.fake_image),
         positions=get_rope_index and RopeOfDocuments(get_rope_index),
+        document_alignment=settings.document_alignment,
     ).with_index(index_of(planned_counts(counted, planned, settings)), counted.digest)
     _tell(planned)
     return PackedDatasetWrapper(

@@ -66,6 +66,7 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
         num_tokens: [examples] what was counted before the shift, with the fake image where one goes in; None: count when
             a pack is made.
         positions: In place of the family's own.
+        document_alignment: Every document takes a multiple of so many tokens of `pack_size`, which is one too.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
         max_retries: int = 10,
         num_tokens: NDArray[np.int64] | None = None,
         positions: Positions | None = None,
+        document_alignment: int = 1,
     ) -> None:
         self._documents, self._bins, self._pack_size = documents, bins, pack_size
         self._policy, self._failures, self._max_retries = policy, failures, max_retries
         self._num_tokens, self._positions = num_tokens, positions
+        self._alignment = document_alignment
         self._manifest: LazyManifest | None = None
         self._index: PackIndex | None = None
         self._fake: Document | None = None
@@ -156,8 +159,12 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
                 else:
                     self._failures.record(sample, refusal, f"pack {pack_id} goes without it")
             if document is not None:
-                taken += len(document)
+                taken += self._places(document)
                 yield document
+
+    def _places(self, document: Document) -> int:
+        """Tokens of its pack that a document takes."""
+        return -(-len(document) // self._alignment) * self._alignment
 
     def _document(self, sample: int, room: int) -> Document:
         counted = None if self._num_tokens is None else int(self._num_tokens[sample])
@@ -194,7 +201,7 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
         if documents and (pictures or self._documents.fake_image != "pack"):
             return None
         self._fake = self._fake or self._documents.fake_document()
-        if sum(map(len, documents)) + len(self._fake) > self._pack_size:
+        if sum(map(self._places, [*documents, self._fake])) > self._pack_size:
             raise RefuseSample("overlong", f"pack {pack_id} has no pictures and no room for the fake image")
         return self._fake
 
@@ -213,7 +220,8 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
     def _make_manifest(self, of_samples: str = "") -> LazyManifest:
         family = self._documents.family
         made = hashlib.sha256(canonical_json(fingerprint(family, FAMILY_SETTINGS)))
-        made.update(canonical_json([of_samples, self._documents.fake_image, self._pack_size]))
+        aligned = [self._alignment] if self._alignment > 1 else []
+        made.update(canonical_json([of_samples, self._documents.fake_image, self._pack_size, *aligned]))
         for numbers in self._bins:
             made.update(np.asarray(numbers, np.int64).tobytes() + b"|")
         return LazyManifest(
@@ -222,7 +230,7 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
             pad_token_id=family.pad_token_id,
             pack_size=self._pack_size,
             num_packs=len(self),
-            settings={"fake_image": self._documents.fake_image, "document_alignment": 1},
+            settings={"fake_image": self._documents.fake_image, "document_alignment": self._alignment},
             digest=made.hexdigest(),
         )
 

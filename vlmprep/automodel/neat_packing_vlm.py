@@ -79,6 +79,7 @@ def neat_pack_dataset_vlm(
     *,
     failures: Policy | None = None,
     seed: int = 0,
+    document_alignment: int = 1,
 ) -> PackedDatasetWrapper:
     """Plan packs of a data set from exact counts; each is made when it is asked for.
 
@@ -97,6 +98,8 @@ def neat_pack_dataset_vlm(
         balance_media_tokens: Make packs equal in visual tokens; else only few.
         failures: What becomes of samples that fail: `raise`, `refuse` or `substitute`; default: as `dataset` has it.
         seed: Of the order of the packs, as in `vlmprep plan`.
+        document_alignment: Every document takes a multiple of so many tokens, as context parallelism pads it; `pack_size` is
+            one too. Of `dataset` as a PreTokenizedDatasetWrapper alone.
 
     Raises:
         RefuseSample: A sample fails or is too long, and nobody said that it may be left out.
@@ -105,6 +108,10 @@ def neat_pack_dataset_vlm(
     if ds_raw is not None and len(ds_raw) != len(dataset):
         raise ValueError(f"ds_raw has {len(ds_raw)} samples, dataset has {len(dataset)}: they must be the same")
     own = dataset if isinstance(dataset, PreTokenizedDatasetWrapper) else None
+    if own is None and document_alignment != 1:
+        raise ValueError(
+            f"document_alignment is {document_alignment}, which a {type(dataset).__name__} is not packed with"
+        )
     policy: Policy = failures or (own.policy if own else "raise")
     check_policy(policy)
     settings = PlanSettings(
@@ -114,6 +121,7 @@ def neat_pack_dataset_vlm(
         packing_ratio=packing_ratio,
         max_packs=max_packs,
         seed=seed,
+        document_alignment=document_alignment,
     )
     if own is not None:
         return pack_examples(
