@@ -21,7 +21,7 @@ def test_motion_jpeg_that_ends_in_the_middle_of_a_frame_is_refused() -> None:
     whole = seed_bytes("video", "mkv")
     start = whole.rindex(b"\xff\xda") + 60  # behind the last frame's header
     damaged = whole[:start] + END_OF_IMAGE + whole[start + 2 :]
-    with av.open(io.BytesIO(damaged)) as container:
+    with av.open(io.BytesIO(damaged), "r") as container:
         assert len(list(container.decode(video=0))) == NUM_FRAMES, "FFmpeg says nothing of it"
     processor = Qwen2VLVideoProcessor(do_sample_frames=False)
     assert len(load_clip(processor, Media(kind="video", content=whole)).frames) == NUM_FRAMES

@@ -132,11 +132,12 @@ def load_config(settings: FamilySettings) -> Any:
 
     where = settings.model_config or settings.processor
     local = os.path.isdir(where)
+    here = dict(settings.options).get("local_files_only", False)
     if settings.model_config is None and local and not os.path.isfile(os.path.join(where, "config.json")):
         return None
     try:
         return AutoConfig.from_pretrained(
-            where, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+            where, revision=settings.revision, trust_remote_code=settings.trust_remote_code, local_files_only=here
         )
     except Exception as error:  # likewise
         raise StopRun(

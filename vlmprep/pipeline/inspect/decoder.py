@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +13,10 @@ from vlmprep.schema.family import Family, FamilySettings
 from vlmprep.shardformat.manifest import Manifest
 
 __all__ = ["Decoder", "find_decoder"]
+
+
+HERE = ("local_files_only", True)
+"""Option of transformers' loaders: the hub is not asked."""
 
 
 class Decoder:
@@ -41,21 +46,46 @@ def find_decoder(
 
     Args:
         manifest: Of the pack set; names the processor and has the tokenizer's digest.
-        processor: Folder or hub name; None takes the manifest's.
+        processor: Folder or hub name; None takes the manifest's, from its folder or the hub's cache on this machine:
+            nobody asked to load anything, and without a network the hub is tried for minutes.
         trust_remote_code: Run code that comes with the processor; what the manifest says of this does not count.
 
     Returns:
         The decoder, None where the processor is not known or cannot be loaded; and a sentence on that, or empty.
     """
     settings = FamilySettings(processor=processor) if processor else processor_of(manifest)
+    alone = not processor or may_be_folder(settings.processor)
+    if alone and not is_here(settings.processor):
+        return None, (
+            f"Token ids are shown because the processor {settings.processor!r} cannot be loaded: "
+            "there is no such folder, and the hub's cache does not have it. Name the processor with --processor."
+        )
+    options = (*settings.options, HERE) if alone else settings.options
     try:
-        family = load_family(replace(settings, trust_remote_code=trust_remote_code))
+        family = load_family(replace(settings, trust_remote_code=trust_remote_code, options=options))
     except StopRun as error:
         return None, f"Token ids are shown because {error.message}. Name the processor with --processor."
     made_with = manifest.fingerprint.get("tokenizer")
     if made_with and fingerprint(family, settings)["tokenizer"] != made_with:
         return Decoder(family), f"The tokenizer of {settings.processor} is not the one that made this pack set."
     return Decoder(family), ""
+
+
+def may_be_folder(name: str) -> bool:
+    """Whether a name reads as a path: `./p`, `/data/p`, `~/p`, `p/`, `a/b/c`, or `a/b` where there is a folder `a`."""
+    first, _, rest = name.partition("/")
+    return (
+        name.startswith((".", "/", "~")) or "/" in rest or name.endswith("/") or (bool(rest) and os.path.isdir(first))
+    )
+
+
+def is_here(name: str) -> bool:
+    """Whether a name is that of a folder, or of a repository that the hub's cache on this machine has something of."""
+    from huggingface_hub import constants  # here, not above: the command line lists its options without it
+
+    return os.path.isdir(name) or os.path.isdir(
+        os.path.join(constants.HF_HUB_CACHE, "--".join(("models", *name.split("/"))))
+    )
 
 
 def processor_of(manifest: Manifest) -> FamilySettings:
