@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -112,9 +111,7 @@ def open_it(root: Path) -> None:
     loader = said("make a loader", lambda: Loader(packs, dp_world_size=64))
     steps = said("the first step of an epoch", lambda: first_step(loader))
     assert len(steps) > 1
-    print(
-        f"  {'most at any time':<36}{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before:24.0f} MB more"
-    )
+    print(f"  {'most at any time':<36}{resident('VmHWM') - before:24.0f} MB more")
 
 
 def first_step(loader: Loader) -> list[Any]:
@@ -196,10 +193,11 @@ def proportional(pid: int, name: str = "") -> float:
     return total / 1000 * 1.024
 
 
-def resident() -> float:
-    """Megabytes of this process in memory."""
+def resident(line: str = "VmRSS") -> float:
+    """Megabytes of this process in memory: now, or with `VmHWM` at most (getrusage would tell the most of its parent, too)."""
     pa.default_memory_pool().release_unused()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    lines = dict(each.split(":", 1) for each in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[line].split()[0]) * 1.024e-3
 
 
 if __name__ == "__main__":

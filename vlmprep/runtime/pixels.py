@@ -155,6 +155,10 @@ def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:
     for start in range(0, items, block):
         rows = slice(start, start + block)
         computed = compute(stored[rows])
+        if stored.device.type == "cpu" and dtype.itemsize < computed.dtype.itemsize:
+            computed = computed.to(
+                dtype
+            ).contiguous()  # while it is near: a copy in strides that also converts is slower
         values[rows].copy_(computed.permute(0, 2, 3, 1) if last else computed.unsqueeze(2).expand_as(values[rows]))
     if rule.layout in ("images", "canvas"):
         return values.view(items, channels * rule.repeat, height, width)
