@@ -25,6 +25,7 @@ from tests.families.processors import FAMILY_NAMES, FamilyName, build_processor 
 from tests.leaks import MEDIA, RECURRENT, Setup, kernels, run, worst_difference  # noqa: E402
 from tests.models import FAMILIES, AnyFamily  # noqa: E402
 from tests.traps import TRAPS, Trap, spring  # noqa: E402
+from tests.varlen import run_varlen, spans_of_flat, spans_of_thd  # noqa: E402
 from vlmprep.families.loading import load_family  # noqa: E402
 from vlmprep.schema.family import FamilySettings  # noqa: E402
 
@@ -32,6 +33,10 @@ PAGE = ROOT / "docs" / "leaks.md"
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 COLLATES = ("hf", "neat", "documents")
 BACKENDS = ("sdpa", "eager")
+BOTH_WAYS: tuple[AnyFamily, ...] = ("gemma4_bidirectional",)
+"""Families whose images see themselves whole."""
+WINDOWS: tuple[AnyFamily, ...] = ("gemma4", "step3p7", "phi4_multimodal")
+"""Families whose layers see a window, in their own arithmetic alone."""
 
 
 def main() -> None:
@@ -71,6 +76,8 @@ def lines(work: Path) -> Iterator[str]:
     yield "¹ with stand-ins for the CUDA kernels, which see to it that the batch says what kernels need; without kernels"
     yield "transformers raises. Refused: no mask stops a state."
     yield ""
+    yield from end_to_end(work)
+    yield ""
     yield "**Clips and sounds** (sdpa)."
     yield ""
     yield "| family | media | hf | documents |"
@@ -95,6 +102,48 @@ def lines(work: Path) -> Iterator[str]:
         for backend in BACKENDS:
             values = [sprung(trap, family, backend, work) for trap in TRAPS]
             yield f"| {name_of(family)} | {backend} | {' | '.join(values)} |"
+
+
+def end_to_end(work: Path) -> Iterator[str]:
+    """The table of `flat` and `thd`."""
+    yield "**Documents end to end**, the same packs (sdpa): `flat` through transformers, which finds documents by positions; both"
+    yield "through attention that is told lengths alone, in the arithmetic of varlen kernels (tests/varlen.py)."
+    yield ""
+    yield "| family | flat, by positions | flat, by cu_seqlens | thd, by seq_lens |"
+    yield "| --- | --- | --- | --- |"
+    for family in FAMILIES:
+        values = [by_positions(family, work), *(by_lengths(family, collate, work) for collate in ("flat", "thd"))]
+        yield f"| {name_of(family)} | {' | '.join(values)} |"
+    yield ""
+    yield "Not measured: layers with a window or a state need more of the kernel than sequences. Refused: no mask to say that"
+    yield "images see themselves whole, or a state would run through padding."
+
+
+def by_positions(family: AnyFamily, work: Path) -> str:
+    """One cell: `flat` as transformers takes it."""
+    if family in BOTH_WAYS:
+        return "refused"
+    setup = Setup(family=family, collate="flat", backend="sdpa")
+    recurrent = family in RECURRENT
+    batch = setup.batch(fresh(work), setup.split)
+    for name in ("cu_seqlens", "max_seqlen"):
+        batch.pop(name)  # its vision encoders would take them for their own
+    with torch.no_grad(), kernels(installed=recurrent):
+        logits, _ = run(setup.model, batch)
+    return f"{worst_difference(setup, logits):.0e}{' ¹' if recurrent else ''}"
+
+
+def by_lengths(family: AnyFamily, collate: str, work: Path) -> str:
+    """One cell: sequences by their lengths alone."""
+    if family in BOTH_WAYS or (family in RECURRENT and collate == "thd"):
+        return "refused"
+    if family in (*RECURRENT, *WINDOWS):
+        return "not measured"
+    setup = Setup(family=family, collate=collate, backend="sdpa")
+    batch = setup.batch(fresh(work), setup.split)
+    spans = spans_of_flat(batch) if collate == "flat" else spans_of_thd(batch)
+    with torch.no_grad():
+        return f"{worst_difference(setup, run_varlen(setup.model, batch, spans)):.0e}"
 
 
 def fake_image_of(name: FamilyName, work: Path) -> str:
