@@ -2,7 +2,7 @@
 """What finding, reading and converting rows takes of counting's time, for every kind of file; and the memory of a large array.
 
     python scripts/bench_sources.py                   2,000 of the demo's samples, its processor, one core
-    python scripts/bench_sources.py --memory 300      peak memory over a JSON array of 300 MB
+    python scripts/bench_sources.py --memory 10000    peak memory over a JSON array of 10 GB, written to $TMPDIR
 
 The same rows are written as every kind of file. Seconds are CPU time. `copy` is what unpacking or decoding to a plain copy takes,
 once for a file; `find` is the pass that finds rows, `read` reads and converts them, headers of media not included. The share
@@ -39,10 +39,16 @@ from vlmprep.pipeline.settings import CountSettings
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.progress import Silent
+from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.row_files import open_rows
 from vlmprep.sources.spec import find_sources
 
 TIMES = 3
+LARGE_ROW = {
+    "id": "row",
+    "messages": [{"role": "user", "content": 'Q "[{,' * 100}, {"role": "assistant", "content": "x" * 2_000}],
+    "list": list(range(50)),
+}
 
 
 def seconds_of(work: Callable[[], object], *, times: int = 1) -> float:
@@ -148,9 +154,9 @@ def table_of_kinds(num_samples: int) -> Table:
 
 def table_of_memory(megabytes: int) -> Table:
     """Peak memory over a large array."""
-    table = Table("array MB", "rows", "seconds", "peak memory above the start, MB")
+    table = Table("array MB", "rows", "CPU s to find", "CPU s to read and convert", "peak memory above the start, MB")
     with tempfile.TemporaryDirectory() as name:
-        path, row = Path(name) / "a.json", json.dumps({"text": "x" * 2_000, "list": list(range(50))}).encode()
+        path, row = Path(name) / "a.json", json.dumps(LARGE_ROW).encode()
         num_rows = megabytes * 1_000_000 // (len(row) + 2)
         with path.open("wb") as file:
             file.write(b"[" + row)
@@ -158,11 +164,16 @@ def table_of_memory(megabytes: int) -> Table:
                 file.write(b",\n" + row)
             file.write(b"]")
         before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        rows = open_rows(str(path))
-        count = sum(1 for chunk in rows.chunks() for _ in rows.rows(chunk))
+        (spec,) = find_sources([str(path)])
+        rows, reader = open_rows(spec.path), RowReader(spec=spec)
+        chunks = list(rows.chunks())
+        found = time.process_time() - began
+        samples = (reader.sample(row.row, row.data) for chunk in chunks for row in rows.rows(chunk))
+        count = sum(1 for sample in samples if len(sample.messages) == 2)
+        read = time.process_time() - began - found
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         table.add_row(
-            f"{path.stat().st_size / 1e6:.0f}", str(count), f"{time.process_time() - began:.1f}", f"{peak / 1024:.0f}"
+            f"{path.stat().st_size / 1e6:.0f}", str(count), f"{found:.0f}", f"{read:.0f}", f"{peak / 1024:.0f}"
         )
     return table
 

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, Any, TypeAlias
 
 from vlmprep.schema.errors import RefuseSample
 
@@ -23,6 +23,8 @@ MARK = "::"
 DATA = "data.mdb"
 MAX_OPEN = 64
 """Databases that a process keeps open."""
+HEADER_BYTES = 16_384
+"""Read at a time, as of files."""
 State: TypeAlias = tuple[int, int, int, int]
 """Device, file, bytes, time of the last change."""
 
@@ -61,7 +63,7 @@ def open_value(path: str, key: str) -> IO[bytes]:
         database = _database(data_file(path))
         database.num_readers += 1
     try:
-        return cast(IO[bytes], StoredValue(database, key.encode()))
+        return io.BufferedReader(StoredValue(database, key.encode()), HEADER_BYTES)
     except BaseException:
         database.release()
         raise
@@ -71,7 +73,7 @@ class Database:
     """One database.
 
     Args:
-        file: Real path of its data.mdb.
+        file: Its data.mdb.
         state: What tells whether it changed.
     """
 
@@ -113,7 +115,7 @@ class Database:
         self._environment.close()
 
 
-class StoredValue(io.BufferedIOBase):
+class StoredValue(io.RawIOBase):
     """A value as a file.
 
     Args:
@@ -134,10 +136,16 @@ class StoredValue(io.BufferedIOBase):
         """As files have it."""
         return True
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def readinto(self, buffer: Any, /) -> int:
         """As files have it."""
-        end = len(self._view) if size is None or size < 0 else self._at + size
-        found = bytes(self._view[self._at : end])
+        found = self._view[self._at : self._at + len(buffer)]
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def readall(self) -> bytes:
+        """As files have it."""
+        found = bytes(self._view[self._at :])
         self._at += len(found)
         return found
 
@@ -162,8 +170,8 @@ class StoredValue(io.BufferedIOBase):
         super().close()
 
 
-_databases: OrderedDict[str, Database] = OrderedDict()
-"""By the real path of data.mdb, those last used at the end."""
+_databases: OrderedDict[tuple[int, int], Database] = OrderedDict()
+"""By device and file, as LMDB itself tells them apart; those last used at the end."""
 _lock = threading.RLock()
 
 
@@ -178,19 +186,18 @@ os.register_at_fork(after_in_child=_forget_lock)
 
 def _database(file: str) -> Database:
     """The database in a file, opened unless it is open and unchanged."""
-    real = os.path.realpath(file)
-    found = os.stat(real)
+    found = os.stat(file)
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is a folder, a pipe or a device")
     state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-    database = _databases.pop(real, None)
+    database = _databases.pop(state[:2], None)
     if database is not None and database.state != state:
         if database.num_readers:
-            _databases[real] = database
+            _databases[state[:2]] = database
             raise OSError("it changed while it was read")
         database.close()
         database = None
-    _databases[real] = database = database or Database(real, state)
+    _databases[state[:2]] = database = database or Database(file, state)
     _close_unused()
     return database
 
@@ -198,9 +205,9 @@ def _database(file: str) -> Database:
 def _close_unused() -> None:
     """Close what was used longest ago, where too many are open."""
     excess = len(_databases) - MAX_OPEN
-    idle = [file for file, database in list(_databases.items())[:-1] if not database.num_readers]
-    for file in idle[: max(excess, 0)]:
-        _databases.pop(file).close()
+    idle = [place for place, database in list(_databases.items())[:-1] if not database.num_readers]
+    for place in idle[: max(excess, 0)]:
+        _databases.pop(place).close()
 
 
 def _package(file: str) -> Any:
