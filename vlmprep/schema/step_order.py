@@ -58,16 +58,14 @@ def step_order(work: NDArray[Any], *key: int, global_batch: int) -> NDArray[np.i
     if global_batch < 1:
         raise ValueError(f"global_batch must be at least 1, got {global_batch}")
     work = _as_integers(work)
-    everything = np.arange(len(work))
     num_steps = len(work) // global_batch
     if global_batch == 1 or num_steps < 2 or np.ptp(work) < _EQUAL:
-        return everything
+        return np.arange(len(work))
     windows = _windows(num_steps)
-    places = _by_work(work[: num_steps * global_batch], np.repeat(windows, global_batch))
-    places = places.reshape(num_steps, global_batch)
+    places = _by_work(work[: num_steps * global_batch].reshape(num_steps, global_batch), windows)
     places = places[_shuffled_steps(work[places].sum(axis=1), windows, key)]
     places.sort(axis=1)
-    return np.concatenate([places.ravel(), everything[places.size :]])
+    return np.concatenate([places.ravel(), np.arange(places.size, len(work))])
 
 
 def _as_integers(work: NDArray[Any]) -> NDArray[np.int64]:
@@ -93,10 +91,18 @@ def _windows(num_steps: int) -> NDArray[np.int64]:
 
 
 def _by_work(work: NDArray[np.int64], windows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[packs in steps] the places of packs, sorted by work inside each window; where it is equal, as they stand."""
+    """Places of packs, sorted by work inside each window; where it is equal, as they stand.
+
+    Args:
+        work: [num_steps, global_batch] of packs as they stand.
+        windows: [num_steps] window of each step.
+
+    Returns:
+        [num_steps, global_batch].
+    """
     levels = work // _EQUAL
-    levels += windows * (int(levels.max()) + 1)
-    return np.argsort(levels, kind="stable")
+    levels += (windows * (int(levels.max()) + 1))[:, None]
+    return np.argsort(levels.ravel(), kind="stable").reshape(work.shape)
 
 
 def _shuffled_steps(totals: NDArray[np.int64], windows: NDArray[np.int64], key: tuple[int, ...]) -> NDArray[np.int64]:
