@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmprep.families.media.png import SIGNATURE, decode_png, is_eight_bit_png
 from vlmprep.families.wording import first_line
+from vlmprep.mediafiles.gif import GIF_SIGNATURE, check_gif
 from vlmprep.mediafiles.heif import teach_pillow_heif
 from vlmprep.mediafiles.jpeg import check_scans
 from vlmprep.mediafiles.opening import is_remote, open_medium
@@ -44,6 +45,8 @@ def load_image(image_processor: Any, medium: Media) -> Any:
         fetch = functools.partial(_fetch_content, image_processor)
         if image_loader(image_processor) == "torchvision" and is_eight_bit_png(content):
             return decode_png(content, fetch)
+        if image_loader(image_processor) == "torchvision" and content.startswith(GIF_SIGNATURE):
+            return _checked_gif(content, fetch(content))
         return fetch(content)
     except (RefuseSample, StopRun):
         raise
@@ -61,8 +64,14 @@ def _content(medium: Media) -> bytes | None:
             content = file.read()
     check_scans(content, medium.where)
     is_local = medium.location is not None and medium.key is None and not is_remote(medium.location)
-    return None if is_local and not content.startswith(SIGNATURE) else content
+    return None if is_local and not content.startswith((SIGNATURE, GIF_SIGNATURE)) else content
 
 
 def _fetch_content(image_processor: Any, content: bytes) -> Any:
     return image_processor.fetch_images("data:image/any;base64," + base64.b64encode(content).decode())
+
+
+def _checked_gif(content: bytes, levels: Any) -> Any:
+    """The same levels, all of which were written."""
+    check_gif(content, levels.numpy())
+    return levels
