@@ -239,7 +239,9 @@ def test_more_ranks_than_packs_still_get_a_padded_step(tmp_path: Path) -> None:
         ({"dp_rank": -1}, "dp_rank"),
         ({"packs_per_rank": 0}, "at least 1"),
         ({"worker_kind": "fibers"}, "worker_kind must be one of processes, threads, or None, got 'fibers'"),
-        ({"num_workers": -1}, "num_workers must be at least 0 .*, got -1"),
+        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
+        ({"device_ahead": -1}, "device_ahead must be at least 0, got -1"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
         ({"num_workers": 1, "prefetch_factor": 0}, "at least 1: got 0 with num_workers=1"),
         ({"prefetch_factor": 2}, "got 2 with num_workers=0. Leave it out, or give num_workers=1"),
         ({"tail": "wrap"}, "tail must be one of drop, pad, carry, got 'wrap'"),
@@ -254,6 +256,39 @@ def test_more_ranks_than_packs_still_get_a_padded_step(tmp_path: Path) -> None:
 def test_what_is_not_offered_is_refused_at_once(packs: PackSet, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Loader(packs, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"num_workers": "2"}, "num_workers must be a whole number, got '2'"),
+        ({"packs_per_rank": 0.5}, "packs_per_rank must be a whole number"),
+        ({"packs": "some/folder"}, r"vlmprep.open or vlmprep.blend, got str: Loader\(vlmprep.open"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_at_once(packs: PackSet, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Loader(**{"packs": packs, **options})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_goes_there(packs: PackSet) -> None:
+    with pytest.raises(ValueError, match="device='cuda', but torch sees no GPU here: leave device out"):
+        Loader(packs, device="cuda")
+    assert len(list(Loader(packs, num_workers=1, pin_memory=True))) == NUM_PACKS
+
+
+def test_broken_states_and_epochs_are_refused(packs: PackSet) -> None:
+    loader = Loader(packs)
+    state = loader.state_dict()
+    del state["stretches"]
+    with pytest.raises(ValueError, match=r"lacks stretches: save all of state_dict\(\)"):
+        loader.load_state_dict(state)
+    with pytest.raises(TypeError, match="a loader's state is a dict"):
+        loader.load_state_dict(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="epochs are counted from 0, got -1"):
+        loader.set_epoch(-1)
 
 
 def first_tokens(packs: list[dict[str, torch.Tensor]]) -> dict[str, Any]:

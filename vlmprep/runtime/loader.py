@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vlmprep.runtime.ahead import ready_ahead, side_of
+from vlmprep.runtime.arguments import check_device, check_numbers, check_packs
 from vlmprep.runtime.batch import Batch
 from vlmprep.runtime.blend import catalogue_of
 from vlmprep.runtime.collate import Collate
@@ -64,13 +65,14 @@ class Loader:
         persistent_workers: Keep worker processes from one epoch to the next; threads cost nothing to start.
         pixels: Type that stored pixels are restored to, here, on `device`; `stored` leaves them as uint8.
         device: Where the tensors go; default: they stay in host memory. Pixels are copied as they are stored, and restored there.
-        pin_memory: Copy batches into page-locked memory first; default: where `device` is a GPU.
+        pin_memory: Copy batches into page-locked memory first; default: where `device` is a GPU. Without one there is none.
         device_ahead: Batches that are copied and restored on a GPU while the model works on the one before; 0: none.
         max_length: Length that every row is padded to; default: the longest pack of the batch. The pack size of the set gives all
             batches one shape (`flat`: times `packs_per_rank`).
         document_alignment: Multiple that `thd` pads every document to; default: what the pack set was planned with.
 
     Raises:
+        TypeError: An argument is of another kind.
         ValueError: An argument is not offered, or the pack set does not fill one step.
     """
 
@@ -102,6 +104,9 @@ class Loader:
     ) -> None:
         if pixels not in PIXEL_TYPES:
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
+        check_packs(packs)
+        check_numbers(seed=(seed, None), num_workers=(num_workers, 0), device_ahead=(device_ahead, 0))
+        check_numbers(packs_per_rank=(packs_per_rank, 1), max_length=(max_length, 1))
         check_workers(num_workers, worker_kind, prefetch_factor)
         share = Share(dp_rank=dp_rank, dp_world_size=dp_world_size, packs_per_rank=packs_per_rank)
         self.packs = packs
@@ -120,8 +125,9 @@ class Loader:
         self._persistent = persistent_workers and num_workers > 0
         self._kept: DataLoader[Batch] | None = None
         self._device = None if device is None else torch.device(device)
+        check_device(self._device)
         on_gpu = self._device is not None and self._device.type == "cuda"
-        self._pin_memory = on_gpu if pin_memory is None else pin_memory
+        self._pin_memory = (on_gpu if pin_memory is None else pin_memory) and torch.cuda.is_available()
         self._device_ahead = device_ahead
         form = form_of(packs.manifest.family, model_config)
         mask = attn_implementation if collate in ("neat", "hf") else None

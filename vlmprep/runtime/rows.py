@@ -46,7 +46,10 @@ def row_length(batch: Sequence[Pack], max_length: int | None) -> int:
     """
     longest = max(len(pack["input_ids"]) for pack in batch)
     if max_length is not None and longest > max_length:
-        raise ValueError(f"a pack of {longest} tokens does not fit into max_length={max_length}")
+        raise ValueError(
+            f"a pack of {longest} tokens does not fit into max_length={max_length}. Leave it out, or give the longest that there "
+            "can be: packs.manifest.pack_size (collate='flat': times packs_per_rank)."
+        )
     return max_length or longest
 
 

@@ -88,7 +88,13 @@ class StepSampler(Sampler[Step]):
         return Steps(self)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; nothing changes where it is the current one."""
+        """Go to the start of an epoch; nothing changes where it is the current one.
+
+        Raises:
+            ValueError: There is no such epoch.
+        """
+        if epoch < 0:
+            raise ValueError(f"epochs are counted from 0, got {epoch}")
         if epoch != self.place.epoch:
             self.place = self.epochs.start(epoch, global_batch=self.share.global_batch)
 
@@ -104,11 +110,16 @@ class StepSampler(Sampler[Step]):
         """The place that a state tells.
 
         Raises:
-            ValueError: It is a place in another order; the message says what differs.
+            TypeError: It is no state.
+        ValueError: It is a place in another order; the message says what differs.
         """
+        if not isinstance(state, dict):
+            raise TypeError(f"a loader's state is a dict, as state_dict() gives it, got {type(state).__name__}")
         if state.get("version") != _STATE_VERSION:
             raise ValueError(f"loader state has version {state.get('version')!r}, this release knows {_STATE_VERSION}")
         own = self._identity
+        if missing := [name for name in (*own, "epoch", "stretches", "carried_packs") if name not in state]:
+            raise ValueError(f"loader state lacks {', '.join(missing)}: save all of state_dict()")
         differences = [f"{name} was {state[name]!r}, is {own[name]!r}" for name in own if state[name] != own[name]]
         if differences:
             raise ValueError(f"loader state does not belong to this order: {'; '.join(differences)}")

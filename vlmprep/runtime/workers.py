@@ -23,12 +23,10 @@ def check_workers(num_workers: int, kind: str | None, prefetch_factor: int | Non
     """Refuse what is not offered.
 
     Raises:
-        ValueError: There is no such kind, or a number that counts nothing.
+        ValueError: There is no such kind, or nothing that could read ahead.
     """
     if kind is not None and kind not in get_args(WorkerKind):
         raise ValueError(f"worker_kind must be one of {', '.join(get_args(WorkerKind))}, or None, got {kind!r}")
-    if num_workers < 0:
-        raise ValueError(f"num_workers must be at least 0 (the loop itself reads), got {num_workers}")
     if prefetch_factor is not None and (prefetch_factor < 1 or not num_workers):
         raise ValueError(
             f"prefetch_factor is the number of batches that each worker reads ahead, at least 1: got {prefetch_factor} "
