@@ -51,6 +51,7 @@ def main() -> None:
                 print(f"step {step} loss {mean.item():.6f} packs of rank 0 {list(batch.pack_ids)}")
             if step == options.steps:
                 break
+    dist.barrier()  # a rank that leaves early would take its connections from the others
     dist.destroy_process_group()
 
 

@@ -115,6 +115,7 @@ def main() -> None:
                 print(f"step {step} loss {loss:.6f} packs {list(batch.pack_ids)}")
             if step == options.steps:
                 break
+    dist.barrier()  # a rank that leaves early would take its connections from the others
     dist.destroy_process_group()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,14 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_MAX_ATTEMPTS": "1",  # the client's own tries, so that ours are seen
 }
+
+
+def patient_client() -> Any:
+    """A client of s3fs for what a test begins with: it waits and tries again where the machine is busy."""
+    import s3fs
+
+    patience = {"connect_timeout": 60, "read_timeout": 60, "retries": {"max_attempts": 6}}
+    return s3fs.S3FileSystem(config_kwargs=patience, skip_instance_cache=True)
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +59,7 @@ def s3(s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Se
 @pytest.fixture
 def bucket(s3: Server) -> str:
     """URL of an empty bucket."""
-    import s3fs
-
     name = f"bucket-{uuid.uuid4().hex[:12]}"
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+    patient_client().mkdir(name)
     s3.calm()
     return f"s3://{name}"

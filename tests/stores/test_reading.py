@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 import vlmprep
 from tests.packsets import text_pack, write_pack_set
+from tests.stores.conftest import patient_client
 from vlmprep.runtime import Loader, PackSet
 from vlmprep.runtime import remote as reading
 from vlmprep.shardformat.errors import BrokenPack, BrokenPackSet, IncompletePackSet
@@ -39,9 +40,7 @@ def url(bucket: str, local: Path, s3: Server) -> str:
 
 
 def upload(folder: Path, url: str) -> None:
-    import s3fs
-
-    s3fs.S3FileSystem().put(f"{folder}/", f"{url}/", recursive=True)
+    patient_client().put(f"{folder}/", f"{url}/", recursive=True)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -159,9 +158,7 @@ def test_a_store_that_stays_away_is_reported_and_a_broken_shard_too(
 
 
 def test_missing_and_cut_files_are_noticed_on_opening(url: str, bucket: str) -> None:
-    import s3fs
-
-    files = s3fs.S3FileSystem()
+    files = patient_client()
     files.pipe_file(f"{url}/shards/000001.tar", b"short")
     with pytest.raises(BrokenPackSet, match=r"shards/000001.tar has 5 bytes"):
         vlmprep.open(url)

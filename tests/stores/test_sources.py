@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ProcessorDir
 from tests.runs import chat, count, picture, run, write_jsonl
+from tests.stores.conftest import patient_client
 from vlmprep.counting.ledger import Ledger
 from vlmprep.pipeline.settings import PlanSettings
 from vlmprep.schema.errors import StopRun
@@ -52,9 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def url(bucket: str, data: Path, s3: Server) -> str:
-    import s3fs
-
-    s3fs.S3FileSystem().put(f"{data}/", f"{bucket}/data/", recursive=True)
+    patient_client().put(f"{data}/", f"{bucket}/data/", recursive=True)
     s3.calm()
     return f"{bucket}/data"
 
