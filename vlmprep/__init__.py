@@ -16,7 +16,12 @@ __all__ = ["Loader", "__version__", "blend", "open", "plan_packs"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"Loader": "vlmprep.runtime", "blend": "vlmprep.runtime", "open": "vlmprep.runtime", "plan_packs": "vlmprep.planning"}
+_HOMES = {
+    "Loader": "vlmprep.runtime",
+    "blend": "vlmprep.runtime",
+    "open": "vlmprep.runtime",
+    "plan_packs": "vlmprep.planning",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -270,7 +270,10 @@ def test_two_rows_that_traded_places_name_both_packs(packset: Path) -> None:
         (lambda rows: packed_rows(rows)[0].update(reason="why not"), "it is not refused, but has a reason"),
         (lambda rows: packed_rows(rows)[0].update(sample_id=None), "it has no sample_id"),
         (lambda rows: refused_row(rows, "not-json").update(reason=None), "it is refused without a reason"),
-        (lambda rows: refused_row(rows, "undecodable-media").update(reason="made up"), "samples.parquet does not say so"),
+        (
+            lambda rows: refused_row(rows, "undecodable-media").update(reason="made up"),
+            "samples.parquet does not say so",
+        ),
     ],
 )
 def test_an_edited_account_is_named(packset: Path, change: Any, expected: str) -> None:

@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, read_json, write_json
 
-__all__ = ["CUTS", "PLAN_FILE", "PLAN_VERSION", "Plan", "PlannedPacks", "Unfit", "check_version", "open_plan", "write_plan"]
+__all__ = [
+    "CUTS",
+    "PLAN_FILE",
+    "PLAN_VERSION",
+    "Plan",
+    "PlannedPacks",
+    "Unfit",
+    "check_version",
+    "open_plan",
+    "write_plan",
+]
 
 PLAN_FILE = "plan.json"
 PLAN_VERSION = 2
