@@ -52,7 +52,7 @@ def test_steps_of_a_window_do_not_overlap_in_work(work, global_batch):
         return
     order = step_order(work, 1, global_batch=global_batch)
     steps = steps_of(work, order, global_batch)
-    steps = steps[np.lexsort((steps.max(axis=1), steps.min(axis=1)))]
+    steps = steps[np.argsort(steps.sum(axis=1))]  # packs of one hundredth may stand in either order
     equal = 0.0101 * work.mean()
     assert (steps[:-1].max(axis=1) <= steps[1:].min(axis=1) + equal).all()
 
