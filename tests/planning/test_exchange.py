@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlmprep.planning import exchange, trades
 from vlmprep.planning.exchange import Effort, exchange_descent
 from vlmprep.planning.problem import PackBounds, make_problem
 from vlmprep.planning.trades import MEAN_WEIGHT
@@ -95,3 +96,37 @@ def _choices(members):
 def test_an_empty_pack_takes_part():
     after = descended([10, 10, 10, 10, 10], [5, 5, 5, 5, 5], [0, 0, 0, 0, 2], pack_size=20)
     assert np.bincount(after, minlength=3).max() <= 2
+
+
+def sweeps_of_a_descent(monkeypatch, weights, *, free_meetings):
+    """Sweeps made on packs of three equal samples, and what a pack is off the mean afterwards on average."""
+    problem = make_problem(np.ones_like(weights), np.zeros_like(weights), PackBounds(pack_size=3))
+    num_packs = len(weights) // 3
+    scaled = np.rint(weights * (MEAN_WEIGHT * num_packs / weights.sum())).astype(np.int32)
+    effort = Effort(num_sweeps=60, indulgent_sweeps=0, free_meetings=free_meetings, most_meetings=10**9)
+    swept, sweep_once = [], trades.sweep_once
+
+    def counted(*given):
+        swept.append(1)
+        return sweep_once(*given)
+
+    monkeypatch.setattr(exchange, "sweep_once", counted)
+    pack_of = np.arange(len(weights), dtype=np.int32) // 3
+    after = exchange_descent(problem, pack_of, scaled, num_packs, effort, seed=0)
+    packs = np.bincount(after, weights=scaled, minlength=num_packs)
+    return len(swept), float(np.abs(packs / MEAN_WEIGHT - 1).mean())
+
+
+def test_a_descent_ends_where_meetings_are_no_longer_worth_it(monkeypatch):
+    # Every pack holds three samples of 10 or of 11, all within bounds: after some exchanges, sums differ by one for ever.
+    weights = np.repeat([10, 10, 11, 11], 750)
+    until_worthless, off = sweeps_of_a_descent(monkeypatch, weights, free_meetings=0)
+    to_the_end, least = sweeps_of_a_descent(monkeypatch, weights, free_meetings=10**9)
+    assert until_worthless < 20 < to_the_end
+    assert 0 < off <= 1.02 * least
+
+
+def test_a_descent_goes_on_while_meetings_are_worth_it(monkeypatch):
+    weights = np.random.default_rng(0).integers(1, 1000, 3000)
+    few, _ = sweeps_of_a_descent(monkeypatch, weights, free_meetings=0)
+    assert few > 8

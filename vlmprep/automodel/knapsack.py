@@ -101,7 +101,7 @@ def pack_tokenized(
     for number in range(len(dataset)):
         try:
             length, num_visual = _lengths_of(dataset[number], settings.pack_size)
-        except Exception as error:
+        except Exception as error:  # data sets raise what they like: passed on, or recorded as the policy says
             if policy == "raise" and not (drop_long_samples and isinstance(error, RefuseSample)):
                 raise
             errors[number] = error

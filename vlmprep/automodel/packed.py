@@ -120,7 +120,7 @@ class PackedDatasetWrapper(Dataset[dict[str, Any]]):
         for number in self.bins[pack_idx]:
             try:
                 sample = self._sample(number, self.pack_size - taken)
-            except Exception as error:
+            except Exception as error:  # data sets raise what they like: passed on, or recorded as the policy says
                 if self.policy == "raise":
                     raise
                 found = self._other(number, error, self.pack_size - taken) if self.policy == "substitute" else None

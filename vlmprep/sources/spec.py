@@ -109,7 +109,7 @@ def _specs_of(path: str, wanted: str) -> Iterator[SourceSpec]:
     meta = read_meta(path)
     if meta is not None:
         for name, entry in chosen(path, meta, wanted).items():
-            yield from _specs_of_entry(path, name, without_formatting(path, name, entry))
+            yield from _specs_of_entry(path, name, entry)
         return
     if wanted:
         raise StopRun(f"{path} is no meta file, so nothing in it is called {wanted!r}")
@@ -138,23 +138,38 @@ def _specs_of_folder(folder: str) -> Iterator[SourceSpec]:
 
 def _specs_of_entry(meta: str, name: str, entry: Mapping[str, Any]) -> Iterator[SourceSpec]:
     """An entry of a meta file; where its file_name is a folder or a pattern, a source for each file, called NAME/FILE."""
-    folder = os.path.dirname(meta)
+    entry = without_formatting(meta, name, entry)
     media_dir = entry.get("media_dir") or "."
     if not isinstance(media_dir, str):
         raise StopRun(f"source {name!r}: media_dir is {shown(media_dir)}, expected a folder")
-    data = os.path.normpath(os.path.join(folder, entry["file_name"]))
-    paths = [file for path in expanded(data) for file in (files_of(path) if os.path.isdir(path) else [path])]
+    places = _places_at_url if is_url(meta) else _places_on_disk
+    data, paths, media_dir = places(meta, name, entry["file_name"], media_dir)
     for path in paths:
-        if not os.path.isfile(path):
-            raise StopRun(f"{meta}: the file of {name!r} does not exist: {path}", "Correct its file_name.")
         yield SourceSpec(
             name=name if paths == [data] else f"{name}/{_stem(path)}",
             path=path,
-            media_dir=media_dir if "://" in media_dir else os.path.normpath(os.path.join(folder, media_dir)),
+            media_dir=media_dir,
             columns=entry.get("columns") or {},
             tags=entry.get("tags") or {},
             sample_ratio=entry.get("sample_ratio", 1.0),
         )
+
+
+def _places_on_disk(meta: str, name: str, file_name: str, media_dir: str) -> tuple[str, list[str], str]:
+    """What an entry's file_name says, the files that it names, its media folder."""
+    folder = os.path.dirname(meta)
+    data = os.path.normpath(os.path.join(folder, file_name))
+    paths = [file for path in expanded(data) for file in (files_of(path) if os.path.isdir(path) else [path])]
+    for path in paths:
+        if not os.path.isfile(path):
+            raise StopRun(f"{meta}: the file of {name!r} does not exist: {path}", "Correct its file_name.")
+    return data, paths, media_dir if "://" in media_dir else os.path.normpath(os.path.join(folder, media_dir))
+
+
+def _places_at_url(meta: str, name: str, file_name: str, media_dir: str) -> tuple[str, list[str], str]:
+    """The same for a meta file at a URL."""
+    data = beside(meta, file_name)
+    return data, [path for each in braced(data) for path in remote_files(each, ENDINGS)], beside(meta, media_dir)
 
 
 def _specs_of_url(url: str, wanted: str) -> Iterator[SourceSpec]:
@@ -175,21 +190,7 @@ def _specs_of_url(url: str, wanted: str) -> Iterator[SourceSpec]:
             yield SourceSpec(name=name, path=path, media_dir=url.rstrip("/") if inside else os.path.dirname(path))
         return
     for name, entry in chosen(url, meta, wanted).items():
-        entry = without_formatting(url, name, entry)
-        media_dir = entry.get("media_dir") or "."
-        if not isinstance(media_dir, str):
-            raise StopRun(f"source {name!r}: media_dir is {shown(media_dir)}, expected a folder")
-        data = beside(url, entry["file_name"])
-        paths = [path for each in braced(data) for path in remote_files(each, ENDINGS)]
-        for path in paths:
-            yield SourceSpec(
-                name=name if paths == [data] else f"{name}/{_stem(path)}",
-                path=path,
-                media_dir=beside(url, media_dir),
-                columns=entry.get("columns") or {},
-                tags=entry.get("tags") or {},
-                sample_ratio=entry.get("sample_ratio", 1.0),
-            )
+        yield from _specs_of_entry(url, name, entry)
 
 
 def _stem(path: str, *, whole: bool = False) -> str:
