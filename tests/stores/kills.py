@@ -27,6 +27,7 @@ from vlmprep.pipeline.settings import PackSettings, PlanSettings
 from vlmprep.planning import plan_packs
 from vlmprep.schema.family import FamilySettings
 from vlmprep.stores import lease
+from vlmprep.stores.connection import Connection
 from vlmprep.stores.folder import StoreFolder
 
 WRITES = ("pipe_file", "put_file", "rm_file")
@@ -95,9 +96,9 @@ class Runs:
 
 def die_at(number: int, *, behind: bool) -> None:
     """SIGKILL this process at a request that changes something."""
-    left, ask = number, StoreFolder._run
+    left, ask = number, Connection.run
 
-    def counted(self: StoreFolder, what: str, *arguments: Any, **options: Any) -> Any:
+    def counted(self: Connection, what: str, *arguments: Any, **options: Any) -> Any:
         nonlocal left
         if what not in WRITES:
             return ask(self, what, *arguments, **options)
@@ -108,7 +109,7 @@ def die_at(number: int, *, behind: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return ask(self, what, *arguments, **options)
 
-    StoreFolder._run = counted  # type: ignore[method-assign]
+    Connection.run = counted  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stores.server import Trouble
+from vlmprep.stores import connection, retry
 from vlmprep.stores import folder as folders
-from vlmprep.stores import retry
 from vlmprep.stores.etags import etag_says, md5_etags
 from vlmprep.stores.folder import StoreFolder
 from vlmprep.stores.retry import StoreTrouble
+from vlmprep.stores.stored import stored
+from vlmprep.stores.uploads import abort_uploads
 
 if TYPE_CHECKING:
     from tests.stores.server import Server
@@ -76,7 +78,7 @@ def test_large_files_go_in_parts_and_are_named_last(
 def test_uploads_are_tried_again(
     root: StoreFolder, s3: Server, tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folders, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.3)
     path, sha256 = a_file(tmp_path / "file")
     s3.trouble(trouble, "PUT", "/shard", times=2)
     s3.trouble(trouble, "HEAD", "/shard", times=1)
@@ -89,7 +91,7 @@ def test_uploads_are_tried_again(
 def test_reads_are_tried_again(
     root: StoreFolder, s3: Server, tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folders, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.3)
     path, sha256 = a_file(tmp_path / "file", 30_000)
     root.publish_file("shard", path, sha256)
     for _ in range(2):
@@ -121,14 +123,14 @@ def test_a_part_that_fails_leaves_no_name_and_no_upload(
     with pytest.raises(StoreTrouble, match="cannot be written"):
         root.publish_file("shard", path, sha256)
     assert root.files() == {}
-    assert root.abort_uploads() == 0, "nothing is left half uploaded"
+    assert abort_uploads(root.url) == 0, "nothing is left half uploaded"
     s3.calm()
     root.publish_file("shard", path, sha256)
     assert root.read("shard") == path.read_bytes()
 
 
 def test_what_killed_runs_left_half_uploaded_is_aborted(root: StoreFolder, bucket: str) -> None:
-    files, _ = root._connection()
+    files = root._connection.files
     begun = files.call_s3("create_multipart_upload", Bucket=bucket[5:], Key="a/set/shards/0")
     other = files.call_s3("create_multipart_upload", Bucket=bucket[5:], Key="a/set-of-others/0")
     files.call_s3(
@@ -140,8 +142,8 @@ def test_what_killed_runs_left_half_uploaded_is_aborted(root: StoreFolder, bucke
         Body=b"1",
     )
     assert root.files() == {}, "it has no name"
-    assert root.abort_uploads() == 1
-    assert root.abort_uploads() == 0
+    assert abort_uploads(root.url) == 1
+    assert abort_uploads(root.url) == 0
     left = files.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
     assert [each["UploadId"] for each in left] == [other["UploadId"]]
 
@@ -152,7 +154,7 @@ def test_content_that_changes_on_the_way_is_noticed_and_removed(
     path, sha256 = a_file(tmp_path / "file")
     other, _ = a_file(tmp_path / "other", 999)
     other.write_bytes(b"x" * 1000)
-    files, _ = root._connection()
+    files = root._connection.files
     put = files._put_file
     monkeypatch.setattr(files, "_put_file", lambda _, name, **options: put(str(other), name, **options))
     with pytest.raises(StoreTrouble, match="what arrived is not what was sent"):
@@ -196,8 +198,8 @@ def test_digests_are_known_as_each_store_spells_them() -> None:
     md5 = hashlib.md5(b"content").digest()
     spelled = ({"ETag": f'"{md5.hex()}"'}, {"etag": "CJ1x=", "md5Hash": base64.b64encode(md5).decode()})
     for info in spelled:
-        stored = folders.stored({"size": 7, **info})
-        assert etag_says(stored.state, md5_etags(b"content"))
-        assert not etag_says(stored.state, md5_etags(b"others"))
+        found = stored({"size": 7, **info})
+        assert etag_says(found.state, md5_etags(b"content"))
+        assert not etag_says(found.state, md5_etags(b"others"))
     assert etag_says("CJ1x=", md5_etags(b"content")) is None
-    assert folders.stored({"size": 7}).state == ""
+    assert stored({"size": 7}).state == ""

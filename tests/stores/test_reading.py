@@ -131,9 +131,9 @@ def test_the_cache_stays_within_its_bound(url: str, local: Path, tmp_path: Path,
 def test_troubles_on_the_way_change_nothing(
     url: str, local: Path, s3: Server, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlmprep.stores import folder
+    from vlmprep.stores import connection
 
-    monkeypatch.setattr(folder, "PATIENCE_SECONDS", 0.4)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.4)
     packs = vlmprep.open(url)
     for part in ("000000.tar", "000001.tar", "000002.tar"):
         s3.trouble(trouble, "GET", part, times=1)

@@ -7,8 +7,9 @@ import io
 import os
 from typing import IO, cast
 
-from vlmprep.stores.folder import Stored, StoreFolder
+from vlmprep.stores.folder import StoreFolder
 from vlmprep.stores.retry import StoreTrouble
+from vlmprep.stores.stored import Stored
 
 __all__ = ["find", "look_at", "open_file"]
 

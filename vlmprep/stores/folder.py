@@ -6,49 +6,29 @@ its name and its content at once. What arrived is held against what was sent by 
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import errno
 import hashlib
-import os
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vlmprep.schema.files import publish
+from vlmprep.stores.connection import Connection
 from vlmprep.stores.etags import etag_says, md5_etags
-from vlmprep.stores.retry import StoreTrouble, retried
+from vlmprep.stores.retry import StoreTrouble
+from vlmprep.stores.stored import Stored, stored
 from vlmprep.stores.urls import joined
 
-__all__ = ["StoreFolder", "Stored"]
-
-Result = TypeVar("Result")
+__all__ = ["PART_BYTES", "StoreFolder"]
 
 PART_BYTES = 16 << 20
 PARTS_AT_ONCE = 4
 """Of a file that is uploaded: both bound memory, and S3 takes 10,000 parts."""
-STATES = ("ETag", "etag", "crc32c", "VersionId", "LastModified", "last_modified", "mtime", "updated", "created")
-"""What file systems call what changes with a file, the most telling first."""
 BLOCK_BYTES = 8 << 20
 """Read back at a time."""
 LISTING = 1 << 30
 """Bytes that a listing is given the time of: a million names come in a thousand answers."""
-PATIENCE_SECONDS = 60.0
-SLOWEST = 1 << 20
-"""A call that takes longer than this, and at so many bytes a second, is given up and made again: clients miss some silences."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """What a store says of a file."""
-
-    size: int
-    """Bytes."""
-    state: str
-    """Changes when the file is written again: the store's digest, version or time; empty where it has none."""
 
 
 class StoreFolder:
@@ -59,7 +39,7 @@ class StoreFolder:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._connected: tuple[int, Any, str] | None = None
+        self._connection = Connection(self.url)
 
     def __reduce__(self) -> tuple[type[StoreFolder], tuple[str]]:
         return StoreFolder, (self.url,)
@@ -73,30 +53,30 @@ class StoreFolder:
 
     def files(self, under: str = "") -> dict[str, Stored]:
         """All files beneath a name, by their own names; none where there is no such folder."""
-        root = self._path(under)
+        root = self._connection.path(under)
 
         def find() -> dict[str, Any]:
-            self._files.invalidate_cache()
-            found: dict[str, Any] = self._run("find", root, num_bytes=LISTING, detail=True, withdirs=False)
+            self._connection.files.invalidate_cache()
+            found: dict[str, Any] = self._connection.run("find", root, num_bytes=LISTING, detail=True, withdirs=False)
             return found
 
         try:
-            found = self._ask(find, under, "cannot be listed")
+            found = self._connection.ask(find, under, "cannot be listed")
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        start = len(self._path("")) + 1
+        start = len(self._connection.path("")) + 1
         return {path[start:]: stored(info) for path, info in found.items() if info.get("type") != "directory"}
 
     def look(self, name: str) -> Stored | None:
         """What the store says of a file; None where there is none."""
 
         def info() -> dict[str, Any]:
-            self._files.invalidate_cache()
-            found: dict[str, Any] = self._run("info", self._path(name))
+            self._connection.files.invalidate_cache()
+            found: dict[str, Any] = self._connection.run("info", self._connection.path(name))
             return found
 
         try:
-            found = self._ask(info, name, "cannot be looked at")
+            found = self._connection.ask(info, name, "cannot be looked at")
         except (FileNotFoundError, NotADirectoryError):
             return None
         return None if found.get("type") == "directory" or found.get("size") is None else stored(found)
@@ -107,7 +87,9 @@ class StoreFolder:
         Raises:
             FileNotFoundError: There is none.
         """
-        data: bytes = self._ask(lambda: self._run("cat_file", self._path(name)), name, "cannot be read")
+        data: bytes = self._connection.ask(
+            lambda: self._connection.run("cat_file", self._connection.path(name)), name, "cannot be read"
+        )
         return data
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
@@ -121,7 +103,9 @@ class StoreFolder:
 
         def read() -> bytes:
             try:
-                data: bytes = self._run("cat_file", self._path(name), num_bytes=size, start=offset, end=offset + size)
+                data: bytes = self._connection.run(
+                    "cat_file", self._connection.path(name), num_bytes=size, start=offset, end=offset + size
+                )
             except OSError as error:
                 found = self.look(name) if error.errno == errno.EINVAL else None
                 if found is None or found.size > offset:
@@ -129,9 +113,9 @@ class StoreFolder:
                 return b""  # S3 has an error for ranges behind the end
             return data
 
-        data = self._ask(read, name, "cannot be read")
+        data = self._connection.ask(read, name, "cannot be read")
         if len(data) < size and (found := self.look(name)) is not None and found.size >= offset + size:
-            data = self._ask(read, name, "cannot be read")  # the answer was cut short, not the file
+            data = self._connection.ask(read, name, "cannot be read")  # the answer was cut short, not the file
         return data[:size]
 
     def fetch(self, name: str, path: Path) -> None:
@@ -142,20 +126,24 @@ class StoreFolder:
         """
         before = self.look(name)
         if before is None:
-            raise FileNotFoundError(errno.ENOENT, "there is no such file", self._url(name))
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", self._connection.address(name))
         with publish(path, durable=False) as attempt:
             try:
-                get = partial(self._run, "get_file", self._path(name), str(attempt), num_bytes=before.size)
-                self._ask(get, name, "cannot be read")
+                get = partial(
+                    self._connection.run, "get_file", self._connection.path(name), str(attempt), num_bytes=before.size
+                )
+                self._connection.ask(get, name, "cannot be read")
                 same = self.look(name) == before and attempt.stat().st_size == before.size
             except FileNotFoundError:
                 same = False
             if not same:
-                raise StoreTrouble(f"{self._url(name)} changed while it was read", "Run the same command again.")
+                raise StoreTrouble(
+                    f"{self._connection.address(name)} changed while it was read", "Run the same command again."
+                )
 
     def publish_bytes(self, name: str, content: bytes) -> None:
         """Publish a small file, checked."""
-        self._put(name, lambda: self._run("pipe_file", self._path(name), content))
+        self._put(name, lambda: self._connection.run("pipe_file", self._connection.path(name), content))
         self._check(name, len(content), md5_etags(content), hashlib.sha256(content).hexdigest())
 
     def publish_file(self, name: str, path: Path, sha256: str) -> None:
@@ -166,9 +154,12 @@ class StoreFolder:
             path: The local file.
             sha256: Of its content, in hexadecimal, where the store has no digest to compare.
         """
-        options = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE} if self._is_s3 else {}
+        options = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE} if self._connection.is_s3 else {}
         size = path.stat().st_size
-        self._put(name, lambda: self._run("put_file", str(path), self._path(name), num_bytes=size, **options))
+        self._put(
+            name,
+            lambda: self._connection.run("put_file", str(path), self._connection.path(name), num_bytes=size, **options),
+        )
         self._check(name, size, md5_etags(path, PART_BYTES), sha256)
 
     def create(self, name: str, content: bytes) -> bool:
@@ -178,8 +169,10 @@ class StoreFolder:
             StoreTrouble: Also where the store cannot tell.
         """
         try:
-            self._ask(
-                lambda: self._run("pipe_file", self._path(name), content, mode="create"), name, "cannot be written"
+            self._connection.ask(
+                lambda: self._connection.run("pipe_file", self._connection.path(name), content, mode="create"),
+                name,
+                "cannot be written",
             )
         except FileExistsError:
             return False
@@ -191,40 +184,16 @@ class StoreFolder:
         """Remove a file; one that is not there is no error."""
 
         def remove() -> None:
-            self._run("rm_file", self._path(name))
+            self._connection.run("rm_file", self._connection.path(name))
 
         try:
-            self._ask(remove, name, "cannot be removed")
+            self._connection.ask(remove, name, "cannot be removed")
         except (FileNotFoundError, NotADirectoryError):
             return
 
-    def abort_uploads(self) -> int:
-        """End the uploads beneath this folder that nobody will complete; only stores like S3 have such.
-
-        Returns:
-            How many there were.
-        """
-        if not self._is_s3:
-            return 0
-        bucket, _, key = self._path("").partition("/")
-
-        def waiting() -> list[dict[str, Any]]:
-            found = self._files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/")
-            return list(found.get("Uploads", []))
-
-        num_aborted = 0
-        while uploads := self._ask(waiting, "", "cannot be looked at"):  # a thousand at a time
-            for upload in uploads:
-                call = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-                abort = partial(self._files.call_s3, "abort_multipart_upload", **call)
-                with suppress(FileNotFoundError):  # somebody else was faster
-                    self._ask(abort, "", f"cannot be rid of an upload of {upload['Key']}")
-            num_aborted += len(uploads)
-        return num_aborted
-
     def _put(self, name: str, put: Callable[[], object]) -> None:
         try:
-            self._ask(put, name, "cannot be written")
+            self._connection.ask(put, name, "cannot be written")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._no_place(name) from error
 
@@ -241,7 +210,7 @@ class StoreFolder:
                 return
         self.delete(name)
         raise StoreTrouble(
-            f"{self._url(name)}: what arrived is not what was sent ({size} bytes); it was removed",
+            f"{self._connection.address(name)}: what arrived is not what was sent ({size} bytes); it was removed",
             "Run the same command again; if it happens again, something on the way changes data.",
         )
 
@@ -254,66 +223,6 @@ class StoreFolder:
 
     def _no_place(self, name: str) -> StoreTrouble:
         return StoreTrouble(
-            f"{self._url(name)} cannot be written: there is no such bucket", "Make it, or give another name."
+            f"{self._connection.address(name)} cannot be written: there is no such bucket",
+            "Make it, or give another name.",
         )
-
-    def _ask(self, action: Callable[[], Result], name: str, trouble: str) -> Result:
-        return retried(action, f"{self._url(name)} {trouble}")
-
-    def _run(self, what: str, *arguments: Any, num_bytes: int = 0, **options: Any) -> Any:
-        """Call the file system; where it can be stopped, not for longer than so many bytes may take."""
-        if not self._files.async_impl:
-            return getattr(self._files, what)(*arguments, **options)
-        return run_for(PATIENCE_SECONDS + num_bytes / SLOWEST, self._files, f"_{what}", *arguments, **options)
-
-    def _url(self, name: str) -> str:
-        return joined(self.url, name)
-
-    def _path(self, name: str) -> str:
-        """The name as the file system has it."""
-        return joined(self._connection()[1], name)
-
-    @property
-    def _files(self) -> Any:
-        return self._connection()[0]
-
-    @property
-    def _is_s3(self) -> bool:
-        protocol = self._files.protocol
-        return "s3" in ((protocol,) if isinstance(protocol, str) else protocol)
-
-    def _connection(self) -> tuple[Any, str]:
-        """This process's own file system, and the folder in it: connections do not survive a fork."""
-        if self._connected is None or self._connected[0] != os.getpid():
-            import fsspec  # local paths are used without it
-
-            try:
-                files, root = fsspec.core.url_to_fs(self.url)
-            except (ImportError, ValueError) as error:
-                raise StoreTrouble(
-                    f"{self.url} cannot be used: {error}", "Install the package for this kind of URL."
-                ) from error
-            self._connected = (os.getpid(), files, root.rstrip("/"))
-        return self._connected[1], self._connected[2]
-
-
-def run_for(seconds: float, files: Any, what: str, *arguments: Any, **options: Any) -> Any:
-    """Call a coroutine of an fsspec file system, cancelled when its time is over.
-
-    Raises:
-        TimeoutError: It is.
-    """
-    import fsspec
-
-    async def call() -> Any:
-        return await asyncio.wait_for(getattr(files, what)(*arguments, **options), seconds)
-
-    return fsspec.asyn.sync(files.loop, call)
-
-
-def stored(info: dict[str, Any]) -> Stored:
-    """What an fsspec file system says of a file, in our words."""
-    if info.get("md5Hash"):  # of Google's store: the same digest, spelled otherwise
-        return Stored(size=int(info["size"]), state=base64.b64decode(info["md5Hash"]).hex())
-    state = next((str(info[name]) for name in STATES if info.get(name)), "")
-    return Stored(size=int(info["size"]), state=state.strip('"'))

@@ -23,8 +23,10 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import publish_bytes, sha256_file
 from vlmprep.stores.cache import entry_name
 from vlmprep.stores.etags import etag_says, md5_etags
-from vlmprep.stores.folder import PART_BYTES, Stored, StoreFolder
+from vlmprep.stores.folder import PART_BYTES, StoreFolder
 from vlmprep.stores.lease import LEASE, Lease, held
+from vlmprep.stores.stored import Stored
+from vlmprep.stores.uploads import abort_uploads
 from vlmprep.stores.urls import cache_folder
 
 __all__ = ["Contents", "WorkingCopy", "copied", "working_copy"]
@@ -70,7 +72,7 @@ class WorkingCopy:
     def pull(self) -> None:
         """Bring back what is on the store and not here; begin anew where the copy is not this store's."""
         there = self._there()
-        self.store.abort_uploads()
+        abort_uploads(self.store.url)
         if not self._mark.is_file() or not self._is_marked(self._mark.read_bytes()):
             shutil.rmtree(self.root, ignore_errors=True)
         for name in self._here():
@@ -170,6 +172,7 @@ def working_copy(url: str, work: Path | None, contents: Contents) -> Iterator[Wo
             yield copy
             copy.push()
             store.delete(MARK)
+            abort_uploads(store.url)  # those that were given up and made again
             shutil.rmtree(root, ignore_errors=True)
             (base / MARK).unlink()
     except StopRun as error:
