@@ -209,10 +209,14 @@ def test_the_lease_of_a_dead_process_holds_nobody_up_and_a_lost_one_is_noticed(
     if dead == 0:
         os._exit(0)
     os.waitpid(dead, 0)
-    import socket
-
-    gone = {"run": "x", "host": socket.gethostname(), "pid": dead, "beats": 0}
-    store.publish_bytes(LEASE, json.dumps(gone).encode())
+    here = {"run": "x", "beats": 0, **lease.whereabouts()}
+    store.publish_bytes(LEASE, json.dumps(here).encode())
+    with pytest.raises(StopRun, match="another run"), held(store):
+        pass
+    for gone in ({**here, "pid": dead}, {**here, "born": "1"}):  # the second: its number is another's by now
+        store.publish_bytes(LEASE, json.dumps(gone).encode())
+        with held(store) as own:
+            own.confirm()
     with held(store) as own:
         own.confirm()
         store.publish_bytes(LEASE, json.dumps({**gone, "run": "another"}).encode())

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from vlmprep.schema.errors import StopRun
@@ -30,6 +31,8 @@ WATCH_SECONDS = 90.0
 LOOK_SECONDS = 5.0
 SETTLE_SECONDS = 2.0
 """After a lease was taken over: somebody else may have had the same idea."""
+STARTED = 19
+"""Where `/proc/PID/stat` has the time that the process was started at, counted from behind its name."""
 
 
 class Lease:
@@ -37,7 +40,7 @@ class Lease:
 
     def __init__(self, folder: StoreFolder) -> None:
         self._folder = folder
-        self._own = {"run": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
+        self._own = {"run": uuid.uuid4().hex, **whereabouts()}
         self._beats = 0
         self._over = threading.Event()
 
@@ -72,8 +75,8 @@ class Lease:
 
     def _outlive(self, found: dict[str, Any]) -> None:
         """Return when a lease's owner is known to be dead; raise StopRun where it lives."""
-        if found.get("host") == self._own["host"]:
-            if _alive(found.get("pid")):
+        if all(found.get(name) == self._own[name] for name in ("host", "place")):
+            if born(found.get("pid")) in ("", found.get("born", "")):
                 raise _busy(self._folder, found)
             return
         until = time.monotonic() + WATCH_SECONDS
@@ -119,16 +122,26 @@ def held(folder: StoreFolder) -> Iterator[Lease]:
         lease.give_back()
 
 
-def _alive(pid: Any) -> bool:
+def whereabouts() -> dict[str, Any]:
+    """Which process this is, told apart from all that ever ran here: pods come back under the same host name and number."""
+    place = ""
+    with suppress(OSError):  # no Linux
+        place = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return {"host": socket.gethostname(), "place": place, "pid": os.getpid(), "born": born(os.getpid())}
+
+
+def born(pid: Any) -> str | None:
+    """When a process that runs here now was started, as the kernel counts; empty where that is not told, None: there is none."""
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (TypeError, ValueError):
-        return False
+    except (ProcessLookupError, TypeError, ValueError):
+        return None
     except PermissionError:
-        return True
-    return True
+        pass  # somebody else's, and alive
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[STARTED]
+    except OSError:
+        return ""
 
 
 def _busy(folder: StoreFolder, found: dict[str, Any]) -> StopRun:
