@@ -39,7 +39,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("width", [80, 120, 200])
 def test_plan_and_inspect_show_one_page_within_the_terminal(
     ledger: Path, tmp_path: Path, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,10 +51,12 @@ def test_plan_and_inspect_show_one_page_within_the_terminal(
     assert 60 < max(map(len, lines)) <= width
     for heading in HEADINGS:
         assert heading in planned.out
+    assert "…" not in planned.out
     for text in ("--document-alignment", "--packing-ratio", "fake images", "for --max-packs", "(0.12%) of the rows"):
         assert text in planned.out
-    for text in ("best fit,", "similar packs", "nobody waits", "← this plan", "--pack-size 2"):
+    for text in ("best fit,", "mean of its ranks:", "  similar packs", "nobody waits", "← this plan", "--pack-size 2"):
         assert text in planned.out
+    assert width == 80 or "a source with a long name" in planned.out
     assert "\x1b" not in planned.out
 
 

@@ -116,7 +116,7 @@ def straggler_table(ratios: Mapping[str, Mapping[str, float]], what: str, notes:
     ratios = {heading: column for heading, column in ratios.items() if column}
     below = f"{what} of a step's heaviest rank / mean of its ranks:\n1.000 = nobody waits, 1.250 = a step takes a quarter longer"
     table = titled("Waiting for the slowest rank", f"{below}{notes}")
-    table.show_header, table.min_width = True, max(map(len, below.splitlines()))
+    table.show_header = True
     table.add_column("ranks", justify="right", no_wrap=True)
     most = max((ratio - 1 for column in ratios.values() for ratio in column.values()), default=0.0)
     for heading in ratios:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from vlmprep.cli.forecast import (
@@ -20,6 +21,7 @@ from vlmprep.cli.forecast import (
 )
 from vlmprep.cli.histograms import histogram_table
 from vlmprep.cli.tables import (
+    MEDIA,
     ledger_tables,
     packset_tables,
     quantity,
@@ -35,7 +37,11 @@ from vlmprep.pipeline.inspect.spread import PackRow, Spread
 __all__ = ["print_report", "report_document", "report_parts"]
 
 WIDE = 110
-"""Terminal columns from which on tables stand in pairs."""
+"""Terminal columns from which on bars are short enough for two histograms side by side."""
+GAP = 4
+"""Columns between tables that stand side by side."""
+ENDLESS = Console(width=10_000)
+"""What parts are measured on."""
 UNBALANCED, SHUFFLED, GROUPED = "best fit,\nany packs", "this plan,\nany packs", "this plan,\nsimilar packs"
 """Headings of straggler ratios: what was packed, and which packs share a step."""
 NOTE = "\nany packs share a step: Loader(group_by='none'); similar: 'cost'"
@@ -93,7 +99,10 @@ def source_table(report: LedgerReport) -> Table:
     table = titled("Sources")
     table.show_header = True
     table.add_column("source")
-    for heading in ("rows", "usable", "drawn", "tokens", "visual", "labels", "images"):
+    media = {
+        kind: name for kind, name in MEDIA.items() if any(getattr(source, f"num_{kind}") for source in report.sources)
+    }
+    for heading in ("rows", "usable", "drawn", "tokens", "visual", "labels", *media.values()):
         table.add_column(heading, justify="right", no_wrap=True)
     for source in report.sources:
         table.add_row(
@@ -104,7 +113,7 @@ def source_table(report: LedgerReport) -> Table:
             quantity(source.num_tokens),
             quantity(source.num_visual_tokens),
             quantity(source.num_label_tokens),
-            quantity(source.num_images),
+            *(quantity(getattr(source, f"num_{kind}")) for kind in media),
         )
     return table
 
@@ -176,14 +185,15 @@ def spread_parts(spread: Spread, pack_size: int, width: int) -> Iterator[Rendera
 
 
 def in_pairs(parts: list[RenderableType], width: int) -> Iterator[RenderableType]:
-    """Parts side by side where there is room for two, or else one by one."""
-    if width < WIDE:
-        yield from parts
-        return
+    """Parts side by side where there is room for both, or else one below the other."""
     for start in range(0, len(parts), 2):
-        pair = Table.grid(padding=(0, 4, 0, 0))
-        pair.add_row(*parts[start : start + 2])
-        yield pair
+        pair = parts[start : start + 2]
+        if sum(Measurement.get(ENDLESS, ENDLESS.options, part).maximum for part in pair) + GAP > width:
+            yield from pair
+            continue
+        grid = Table.grid(padding=(0, GAP, 0, 0))
+        grid.add_row(*pair)
+        yield grid
 
 
 def extremes_table(title: str, by: str, packs: tuple[PackRow, ...], pack_size: int) -> Table:

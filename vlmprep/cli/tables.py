@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from vlmprep.shardformat.manifest import Manifest
 from vlmprep.shardformat.members import PIXEL_FIELDS
 
 __all__ = [
+    "MEDIA",
     "ledger_tables",
     "packset_tables",
     "quantity",
@@ -25,6 +28,8 @@ __all__ = [
 ]
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+MEDIA = {"images": "images", "videos": "clips", "audios": "sounds"}
+"""What people call them, by their name in columns."""
 
 _INVISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _INVISIBLE |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
@@ -45,23 +50,34 @@ def visible(text: str) -> str:
     return text.translate(_INVISIBLE)
 
 
-def titled(title: str, below: str = "") -> Table:
+class Titled(Table):
+    """A table without lines under a heading, which may be wider than its columns."""
+
+    def __init__(self, heading: Text) -> None:
+        super().__init__(show_header=False, header_style="dim", box=None, padding=(0, 2, 0, 0))
+        self._heading = heading
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The heading, then the columns."""
+        yield self._heading
+        yield from super().__rich_console__(console, options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """The wider of the two."""
+        columns, heading = super().__rich_measure__(console, options), Measurement.get(console, options, self._heading)
+        return Measurement(max(columns.minimum, heading.minimum), max(columns.maximum, heading.maximum))
+
+
+def titled(title: str, below: str = "") -> Titled:
     """A table without lines under a bold title, and a quiet line below that."""
-    heading = f"[bold]{escape(title)}[/bold]" + (f"\n[dim]{escape(below)}[/dim]" if below else "")
-    return Table(
-        title=heading,
-        title_justify="left",
-        title_style="",
-        show_header=False,
-        header_style="dim",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
+    return Titled(Text.assemble((title, "bold"), (f"\n{below}" if below else "", "dim")))
 
 
 def two_columns(title: str, rows: dict[str, str]) -> Table:
     """Names and values under a title."""
     table = titled(title)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/dim]", value)
     return table
@@ -84,12 +100,21 @@ def ledger_tables(summary: dict[str, Any], more: Mapping[str, str] = NOTHING) ->
             "tokens": quantity(totals["num_tokens"]),
             "visual tokens": share(totals["num_visual_tokens"], totals["num_tokens"]),
             "label tokens": share(totals["num_label_tokens"], totals["num_tokens"]),
-            "images": quantity(totals["num_images"]),
+            **media_rows(totals),
             **left_out(totals),
             **more,
         },
     )
     return [counted, *([refusal_table(rows["refused"])] if rows["refused"] else [])]
+
+
+def media_rows(totals: Mapping[str, int]) -> dict[str, str]:
+    """Images, and clips and sounds where there are any."""
+    return {
+        name: quantity(totals[f"num_{kind}"])
+        for kind, name in MEDIA.items()
+        if name == "images" or totals[f"num_{kind}"]
+    }
 
 
 def left_out(totals: Mapping[str, int]) -> dict[str, str]:
@@ -147,7 +172,7 @@ def packset_tables(manifest: Manifest, where: str, more: Mapping[str, str] = NOT
         "tokens": quantity(manifest.num_tokens),
         "visual tokens": share(manifest.num_visual_tokens, manifest.num_tokens),
         "label tokens": share(manifest.num_label_tokens, manifest.num_tokens),
-        "images": quantity(manifest.num_images),
+        **media_rows({"num_images": manifest.num_images, "num_videos": manifest.num_videos, "num_audios": 0}),
         "pixels": escape(pixel_forms(manifest)),
         "bytes": f"{quantity(num_bytes)} ({num_bytes / manifest.num_tokens:,.0f} a token)",
         **more,

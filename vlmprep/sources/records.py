@@ -47,7 +47,9 @@ def decoded_object(line: str, data: bytes, *, or_list: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise RefuseSample("not-utf8", f"{line} is not UTF-8: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise RefuseSample("not-json", f"{line} is not JSON: {error.msg} at character {error.pos + 1}") from None
+        raise RefuseSample(
+            "not-json", f"{line} is not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        ) from None
     except DuplicateNameError as error:
         raise RefuseSample("duplicate-name", f"{line} gives {shown(error.name)} twice: which one is meant?") from None
     except RecursionError:

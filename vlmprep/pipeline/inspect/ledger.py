@@ -44,6 +44,7 @@ class SourceReport:
     num_label_tokens: int
     num_images: int
     num_videos: int
+    num_audios: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,6 @@ def _read_source(ledger: Ledger, source: dict[str, Any]) -> tuple[SourceReport, 
         has_media = sum(_column(usable, f"num_{kind}") for kind in ("images", "videos", "audios")) > 0
         text_only.append(lengths[~has_media])
         with_media.append(lengths[has_media])
-    del totals["num_audios"]
     report = SourceReport(
         name=source["name"], path=source["path"], sample_ratio=float(source["sample_ratio"]), **totals
     )
