@@ -3,7 +3,7 @@
 Kimi-VL        `processor(text=..., images=[...])`: repeats each placeholder, returns `image_grid_hws`
 Kimi K2.5      `processor(text=..., medias=[{"type": "image", "image": ...}])`: leaves one placeholder, returns `grid_thws`
 Nemotron-Parse `processor(images=[...], text=[...])`: no chat template
-Phi-4-MM       `processor(text=..., audios=[(samples, rate), ...])`: `<|audio_1|>` in the text, empty image fields
+Phi-4-MM       `processor(text=..., images=[...], audios=[(samples, rate), ...])`: `<|audio_1|>` in the text, empty image fields
 """
 
 from __future__ import annotations
@@ -84,14 +84,15 @@ class KimiK25Processor(Remote):
 
 
 class Phi4MMProcessor(Remote):
-    """Sounds become one token for every 1,600 samples; images are not taken."""
+    """Sounds become one token for every 1,600 samples; images keep one placeholder each."""
 
     def __call__(self, text: Any, images: Any = None, audios: Any = None, **kwargs: Any) -> BatchFeature:
-        assert images is None
         sizes = [len(samples) // 1_600 for samples, _ in audios or []]
         counts = iter(sizes)
         texts = [re.sub(r"<\|audio_\d+\|>", lambda _: "<|endoftext11|>" * next(counts), entry) for entry in text]
         data = {**self.tokenizer(texts, **kwargs), "input_image_embeds": torch.empty(0), "image_sizes": torch.empty(0)}
+        if images:
+            data["input_image_embeds"] = torch.cat([patches_of(image)[0] for image in images])
         if audios:
             data["input_audio_embeds"] = torch.zeros(len(sizes), max(sizes), 80)
             data["audio_embed_sizes"] = torch.tensor(sizes)

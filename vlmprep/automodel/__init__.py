@@ -10,6 +10,7 @@ pp_media      media beside the schedule of a pipeline
 What stands behind the names, one file each:
 
 conversations.py  an example's conversation: texts, media, what the chat template sees of it
+given.py          media as examples give them
 media.py          media as processors take them: clips through PyAV, sounds at the processor's rate
 labels.py         labels by construction on a batch's tokens
 markers.py        the reference's small searches in token ids

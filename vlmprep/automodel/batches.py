@@ -54,7 +54,7 @@ class Call:
     """Text before every answer, which the loss does not count."""
     padding_side: str | None = None
     flat_images: bool = False
-    """Images in one list, as processors of remote code take them."""
+    """Images in one list and decoded, as processors of remote code take them."""
     adds_no_special: bool = False
     """The template writes every special token itself."""
     use_audio_in_video: bool = False
@@ -109,7 +109,7 @@ def _prompt(conversation: Conversation, row: int, processor: Any, call: Call) ->
 
 def tokenized(conversations: Sequence[Conversation], prompts: Sequence[Prompt], processor: Any, call: Call) -> Batch:
     """What the processor makes of a batch, rows padded to the longest and never cut."""
-    media = load_media(conversations, processor, use_audio_in_video=call.use_audio_in_video)
+    media = load_media(conversations, processor, use_audio_in_video=call.use_audio_in_video, by_pillow=call.flat_images)
     texts = [prompt.text for prompt in prompts]
     arguments: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
     if call.padding_side is not None:

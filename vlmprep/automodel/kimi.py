@@ -12,6 +12,7 @@ from torch import Tensor
 from vlmprep.automodel.batches import Batch, Call, collate, finished, pad_id, padded, too_long
 from vlmprep.automodel.conversations import Conversation, ensure_rgb, media_of
 from vlmprep.automodel.labels import build_labels
+from vlmprep.automodel.media import image_of
 from vlmprep.automodel.templates import rendered
 from vlmprep.schema.errors import RefuseSample
 
@@ -82,7 +83,7 @@ def _expanded(conversation: Conversation, processor: Any) -> dict[str, Any]:
     media = media_of(conversation)
     if other := [medium.kind for medium in media if medium.kind != "image"]:
         raise RefuseSample("unsupported-media", f"kimi_k25_vl_collate_fn takes images, not {other[0]}")
-    medias = {"medias": [{"type": "image", "image": medium.value} for medium in media]} if media else {}
+    medias = {"medias": [{"type": "image", "image": image_of(medium.value)} for medium in media]} if media else {}
     made = processor(text=rendered(conversation, processor), return_tensors="pt", **medias)
     sample = {**made, "input_ids": made["input_ids"][0], "attention_mask": made["attention_mask"][0]}
     if sample.get("grid_thws") is not None:

@@ -1,14 +1,12 @@
 """Media of conversations as a processor takes them.
 
-Images go in as they are: the processor has its own loader. Clips are decoded through PyAV, only the frames that the
+Images go in as the processor's own loader decodes them. Clips are decoded through PyAV, only the frames that the
 processor's own sampling asks for, and go in as frames with their metadata. Sounds go in as arrays at the processor's rate.
 """
 
 from __future__ import annotations
 
-import base64
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,20 +15,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.video_utils import VideoMetadata
 
 from vlmprep.automodel.conversations import Conversation, Medium, media_of
+from vlmprep.automodel.given import given_medium, is_encoded
 from vlmprep.automodel.templates import is_nemotron_omni, is_smolvlm
-from vlmprep.mediafiles.lmdb_values import split_key
+from vlmprep.families.media.images import image_loader, load_image
+from vlmprep.mediafiles.opening import is_remote
 from vlmprep.mediafiles.sounds import resampled
-from vlmprep.schema.conversation import Media, MediaKind
+from vlmprep.pipeline.encoded import in_memory
+from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources.media import opened
+from vlmprep.sources.media import MediaReader
 
-__all__ = ["BatchMedia", "audio_rate", "load_media", "sound_of"]
+__all__ = ["BatchMedia", "audio_rate", "image_of", "load_media", "sound_of"]
 
 DEFAULT_RATE = 16_000
 """Samples per second where a processor does not say, as transformers has it."""
+PILLOW = ImageProcessingMixin()  # type: ignore[no-untyped-call]
+"""Decodes for processors without a loader of their own: upright, in RGB."""
+HEADERS = MediaReader()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,7 +43,7 @@ class BatchMedia:
     """What the media of a batch are to a processor."""
 
     images: list[list[Any]] = field(default_factory=list)
-    """Of each conversation, undecoded."""
+    """Of each conversation."""
     videos: list[Any] = field(default_factory=list)
     """Frames [T, 3, H, W] uint8 of all conversations, in order."""
     metadata: list[VideoMetadata] = field(default_factory=list)
@@ -70,22 +75,24 @@ class BatchMedia:
 
 
 def load_media(
-    conversations: Sequence[Conversation], processor: Any, *, use_audio_in_video: bool = False
+    conversations: Sequence[Conversation], processor: Any, *, use_audio_in_video: bool = False, by_pillow: bool = False
 ) -> BatchMedia:
-    """Load what a processor cannot load itself.
+    """Load what the conversations name.
 
     Args:
-        conversations: Their media are PIL images, paths, frames or arrays.
-        processor: Whose sampling of frames and rate of sound hold.
+        conversations: Their media are encoded (`given.given_medium`), PIL images, frames or arrays.
+        processor: Whose loader, sampling of frames and rate of sound hold.
         use_audio_in_video: Load the sound of every clip that has one, too.
+        by_pillow: Decode images to PIL images, whatever loader the processor has.
 
     Raises:
         RefuseSample: A medium cannot be read.
     """
     media = BatchMedia()
+    loader = PILLOW if by_pillow else getattr(processor, "image_processor", PILLOW)
     for conversation in conversations:
         found = media_of(conversation)
-        media.images.append([_image(medium) for medium in found if medium.kind == "image"])
+        media.images.append([image_of(medium.value, loader) for medium in found if medium.kind == "image"])
         for medium in found:
             if medium.kind == "video":
                 _add_video(media, medium, processor, use_audio_in_video)
@@ -105,15 +112,15 @@ def sound_of(value: Any, sampling_rate: int) -> NDArray[np.float32]:
     """A sound at a rate.
 
     Args:
-        value: A path; samples [n] at that very rate; or samples with their own rate, as (samples, rate) or as a
-            mapping with `array` and `sampling_rate`.
+        value: Encoded (`given.given_medium`); samples [n] at that very rate; or samples with their own rate, as
+            (samples, rate) or as a mapping with `array` and `sampling_rate`.
         sampling_rate: Samples per second.
 
     Raises:
         RefuseSample: It is none of these, has several channels, or does not decode.
     """
-    if isinstance(value, str | os.PathLike):
-        return _loaded_sound(_located("audio", value), sampling_rate)
+    if is_encoded(value):
+        return _loaded_sound(given_medium("audio", value), sampling_rate)
     samples, rate = _samples_and_rate(value, sampling_rate)
     if samples.ndim != 1 or samples.dtype.kind != "f":
         raise RefuseSample(
@@ -132,22 +139,32 @@ def _samples_and_rate(value: Any, sampling_rate: int) -> tuple[NDArray[Any], int
     raise RefuseSample("audio-shape", f"a sound is given as {type(value).__name__}, which is no path and no samples")
 
 
-def _image(medium: Medium) -> Any:
-    """An image as its processor's loader takes it: what lies in an LMDB as a data URI of its bytes."""
-    value = os.fspath(medium.value) if isinstance(medium.value, os.PathLike) else medium.value
-    if not isinstance(value, str) or (located := _located("image", value)).key is None:
+def image_of(value: Any, loader: Any = PILLOW) -> Any:
+    """An image, decoded where it is not.
+
+    Args:
+        value: Encoded (`given.given_medium`), or a PIL image or array, which stay as they are.
+        loader: The image processor whose loader decodes.
+
+    Raises:
+        RefuseSample: It is none of these, cannot be read, or does not decode.
+    """
+    if isinstance(value, Image.Image | np.ndarray | torch.Tensor):
         return value
-    with opened(located, located.where) as (file, _):
-        return "data:image/any;base64," + base64.b64encode(file.read()).decode()
+    medium = given_medium("image", value)
+    if medium.location is not None and is_remote(medium.location):  # fetched once, for header and pixels
+        medium = in_memory(medium)
+    HEADERS.size(medium, image_loader(loader))
+    return load_image(loader, medium)
 
 
 def _add_video(media: BatchMedia, medium: Medium, processor: Any, use_audio_in_video: bool) -> None:
     value = medium.value
-    if isinstance(value, str | os.PathLike):
-        located = _located("video", value)
-        clip = _loaded_clip(processor, located)
+    if is_encoded(value):
+        encoded = given_medium("video", value)
+        clip = _loaded_clip(processor, encoded)
         frames, metadata = clip.frames, clip.metadata
-        if use_audio_in_video and (sound := _track(located, audio_rate(processor))) is not None:
+        if use_audio_in_video and (sound := _track(encoded, audio_rate(processor))) is not None:
             media.sounds.append(sound)
             media.sound_videos.append(len(media.videos))
     else:
@@ -175,9 +192,8 @@ def _frames(value: Any, processor: Any) -> Any:
                 "video-shape", f"a clip is {list(value.shape)}; [frames, channels, height, width] is expected"
             )
         return value
-    if isinstance(value, list | tuple) and value and all(isinstance(frame, str | os.PathLike) for frame in value):
-        frames = tuple(_located("image", frame) for frame in value)
-        return _loaded_clip(processor, Media(kind="video", frames=frames)).frames
+    if isinstance(value, list | tuple) and value and all(map(is_encoded, value)):
+        return _loaded_clip(processor, given_medium("video", value)).frames
     if isinstance(value, list | tuple) and value and all(isinstance(frame, Image.Image) for frame in value):
         if len({frame.size for frame in value}) > 1:
             raise RefuseSample("video-shape", "the frames of a clip differ in size")
@@ -195,13 +211,6 @@ def _metadata_of_frames(frames: Any, item: Mapping[str, Any]) -> VideoMetadata:
         duration=None if rate is None else len(frames) / float(rate),
         frames_indices=list(range(len(frames))),
     )
-
-
-def _located(kind: MediaKind, value: str | os.PathLike[str]) -> Media:
-    """A medium by its location: paths as absolute ones, URLs as they are, images of an LMDB by path and key."""
-    location = os.fspath(value).removeprefix("file://")
-    path, key = split_key(location) if kind == "image" else (location, None)
-    return Media(kind=kind, location=path if "://" in path else os.path.abspath(path), key=key)
 
 
 def _loaded_clip(processor: Any, video: Media) -> Any:

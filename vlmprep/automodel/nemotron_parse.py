@@ -15,6 +15,7 @@ from torch import Tensor
 from vlmprep.automodel.batches import Batch, counted, shifted
 from vlmprep.automodel.conversations import Conversation, assistant_text, ensure_rgb, media_of
 from vlmprep.automodel.labels import tokens_behind
+from vlmprep.automodel.media import image_of
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.packset import IGNORE_INDEX
 
@@ -56,15 +57,15 @@ def _conversations(examples: Sequence[Mapping[str, Any]]) -> list[Conversation]:
 
 
 def _page(conversation: Conversation, row: int) -> tuple[Any, str]:
-    images = [medium.value for medium in media_of(conversation)]
+    media = media_of(conversation)
     answers = [assistant_text(message) for message in conversation if message.get("role") == "assistant"]
-    if len(images) != 1 or len(answers) != 1 or not answers[0]:
+    if [medium.kind for medium in media] != ["image"] or len(answers) != 1 or not answers[0]:
         raise RefuseSample(
             "not-a-page",
-            f"conversation {row} of the batch has {len(images)} images and {len(answers)} answers; "
+            f"conversation {row} of the batch has {len(media)} media and {len(answers)} answers; "
             "Nemotron-Parse reads one page and writes one text",
         )
-    return images[0], answers[0]
+    return image_of(media[0].value), answers[0]
 
 
 def _labels(ids: Tensor, mask: Tensor, text: str, task_prompt: str, processor: Any) -> Tensor:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmprep.automodel.batches import Batch, Call, collate, finished
-from vlmprep.automodel.conversations import Conversation, ensure_rgb, extract_media, items_of, media_of
+from vlmprep.automodel.conversations import Conversation, ensure_rgb, items_of, media_of
 from vlmprep.automodel.labels import build_labels
-from vlmprep.automodel.media import audio_rate, sound_of
+from vlmprep.automodel.media import audio_rate, image_of, sound_of
 from vlmprep.automodel.templates import rendered
 from vlmprep.schema.errors import RefuseSample
 
@@ -83,10 +83,13 @@ def with_sounds(conversation: Conversation, example: Mapping[str, Any]) -> list[
 
 def _remote(examples: Sequence[Mapping[str, Any]], conversations: list[Any], processor: Any) -> Batch:
     """The published remote code: `processor(text=..., images=..., audios=[(samples, rate), ...])`."""
+    found = [medium for conversation in conversations for medium in media_of(conversation)]
+    if any(medium.kind == "video" for medium in found):
+        raise RefuseSample("unsupported-media", "phi4_mm_collate_fn takes images and sounds, not video")
     texts = [rendered(conversation, processor) for conversation in conversations]
     rate = audio_rate(processor)
     sounds = [(sound_of(value, rate), rate) for value in _all_sounds(examples, conversations)]
-    images, _ = extract_media(conversations)
+    images = [image_of(medium.value) for medium in found if medium.kind == "image"]
     media = {name: values for name, values in (("images", images), ("audios", sounds)) if values}
     batch: Batch = processor(text=texts, padding=True, return_tensors="pt", **media)
     has_images, has_sounds = (

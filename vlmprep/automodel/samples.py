@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,20 +13,16 @@ import soundfile
 from PIL import Image
 
 from vlmprep.automodel.conversations import medium_in, sample_of
+from vlmprep.automodel.given import given_medium, is_encoded
 from vlmprep.automodel.phi4 import with_sounds
-from vlmprep.mediafiles.lmdb_values import split_key
-from vlmprep.mediafiles.opening import is_on_the_web
 from vlmprep.schema.conversation import Media, MediaKind, Sample
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources.mentions import MediaMentions
 from vlmprep.sources.tools import tools_of
-from vlmprep.sources.wording import clipped
 
 __all__ = ["SOURCE", "example_bytes", "sample_of_example"]
 
 SOURCE = "examples"
 """Name of the source of samples that come from a data set in memory."""
-MENTIONS = MediaMentions(media_dir="", allow_outside_media=True)
 RATES = ("fps", "sample_fps")
 
 
@@ -63,31 +58,12 @@ def media_of_item(kind: MediaKind, item: Mapping[str, Any]) -> Media:
             raise RefuseSample(
                 "media-options", f"{rates[0]} of a clip that is a list of images is not packed; leave it out"
             )
-        return MENTIONS.medium(kind, [_plain("image", frame) for frame in value])
-    return MENTIONS.medium(kind, _plain(kind, value))
-
-
-def _plain(kind: MediaKind, value: Any) -> Any:
-    """A medium as rows of files have it: a path, bytes, or a mapping of these."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str) and is_on_the_web(value):
-        raise RefuseSample("remote-media", f"{clipped(value)} is remote; download it first")
-    if isinstance(value, Image.Image):
-        return lossless_image(value)
-    if kind == "audio" and not isinstance(value, str | bytes):
-        return lossless_sound(value)
-    if isinstance(value, str) and not value.startswith("data:"):
-        return _absolute(kind, value)
-    return value
-
-
-def _absolute(kind: MediaKind, location: str) -> str:
-    """A path as an absolute one, in front of the key where it is an LMDB's; URLs as they are."""
-    path, key = split_key(location) if kind == "image" else (location, None)
-    if "://" in path:
-        return location
-    return os.path.abspath(path) if key is None else f"{os.path.abspath(path)}::{key}"
+        value = [lossless_image(frame) if isinstance(frame, Image.Image) else frame for frame in value]
+    elif isinstance(value, Image.Image):
+        value = lossless_image(value)
+    elif kind == "audio" and not is_encoded(value):
+        value = lossless_sound(value)
+    return given_medium(kind, value, from_web=False)
 
 
 def lossless_image(image: Image.Image) -> bytes:
@@ -98,14 +74,12 @@ def lossless_image(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def lossless_sound(value: Any) -> Any:
-    """Samples with their rate as a WAV of the same floats; encoded sounds as they are.
+def lossless_sound(value: Any) -> bytes:
+    """Samples with their rate as a WAV of the same floats.
 
     Raises:
         RefuseSample: Samples without a rate, or none of these.
     """
-    if isinstance(value, Mapping) and value.get("array") is None:
-        return value
     if isinstance(value, Mapping):
         samples, rate = np.asarray(value["array"]), int(value["sampling_rate"])
     elif isinstance(value, tuple | list) and len(value) == 2 and np.ndim(value[0]) == 1:

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers.image_utils import load_image
 
 from vlmprep.automodel.conversations import Conversation, ensure_rgb, items_of, kind_of, medium_in
 from vlmprep.automodel.documents import ExampleDocuments, Examples, FakeChoice
 from vlmprep.automodel.failures import Failures, Policy, check_policy
 from vlmprep.automodel.fake_image import _conversation_has_media as has_pictures
 from vlmprep.automodel.fake_image import inject_fake_image_into_conversation
+from vlmprep.automodel.media import image_of
 from vlmprep.automodel.retries import RobustCollate
 from vlmprep.schema.errors import RefuseSample
 
@@ -153,7 +153,7 @@ def check_number(number: int, num_samples: int) -> None:
 
 
 def preloaded(example: Mapping[str, Any]) -> dict[str, Any]:
-    """An example with its images decoded, upright and in RGB; without pictures, with a fake image that is marked as one."""
+    """An example with its images decoded and in RGB; without pictures, with a fake image that is marked as one."""
     conversation: Conversation = example["conversation"]
     if not has_pictures(conversation):
         return {**example, "conversation": inject_fake_image_into_conversation(conversation), "_injected_fake": True}
@@ -170,4 +170,4 @@ def _with_image(item: Mapping[str, Any]) -> Mapping[str, Any]:
     if kind_of(item) != "image":
         return item
     value = medium_in("image", item).value
-    return {"type": "image", "image": load_image(value)}
+    return {"type": "image", "image": image_of(value)}

@@ -31,7 +31,7 @@ from vlmprep.shardformat.members import ENCODED, PIXEL_FIELDS, Array
 from vlmprep.shardformat.packinfo import DecodedInfo, MediumInfo, PackInfo
 from vlmprep.sources.media import MediaReader, own_the_pixel_limit
 
-__all__ = ["EncodedForm", "PackDecoder", "pack_decoder"]
+__all__ = ["EncodedForm", "PackDecoder", "in_memory", "pack_decoder"]
 
 NO_BYTES = np.zeros(0, dtype=np.uint8)
 

@@ -14,7 +14,7 @@ from vlmprep.sources.columns import MEDIA_COLUMNS, MediaColumn
 from vlmprep.sources.locations import resolve_location
 from vlmprep.sources.wording import clipped, kind_of, shown
 
-__all__ = ["MediaMentions"]
+__all__ = ["MediaMentions", "inside"]
 
 URL_PARTS: dict[str, MediaKind] = {"image_url": "image", "video_url": "video", "audio_url": "audio"}
 MAX_INLINE_BYTES = 256 << 20
