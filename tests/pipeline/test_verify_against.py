@@ -291,17 +291,34 @@ def test_bits_are_compared_not_values() -> None:
     assert first_difference("x", zeros, zeros.astype(np.float64)) == "x is float32 [3], made anew float64 [3]"
 
 
-def test_a_forged_set_is_seen_by_its_sources_alone(small: tuple[Path, Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("true", "forged", "expected"),
+    [
+        (b"It is 2.", b"It is 7.", "input_ids["),
+        (
+            b"cc-2",
+            b"cc-7",
+            'its kept columns are {"license":"cc-7"} in samples.parquet, {"license":"cc-2"} in its source',
+        ),
+        (b'"license": "cc-2"', b'"licence": "cc-2"', "its kept columns are None in samples.parquet"),
+    ],
+)
+def test_a_forged_set_is_seen_by_its_sources_alone(
+    processor_dir: ProcessorDir, tmp_path: Path, true: bytes, forged: bytes, expected: str
+) -> None:
     """Somebody who rewrites every file that has a digest makes a sound pack set, whose documents no source makes."""
-    source, processor, packset = small
-    true = source.read_bytes()
-    source.write_bytes(true.replace(b"It is 2.", b"It is 7."))
-    planning = PlanSettings(pack_size=256)
-    run(source, processor, tmp_path / "forged", planning=planning)
-    source.write_bytes(true)
+    rows = [chat(f"s{n}", "What is it?", f"It is {n}.") | {"license": f"cc-{n}"} for n in range(4)]
+    source, processor = write_jsonl(tmp_path / "rows.jsonl", rows), processor_dir(max_pixels=50_176)
+    planning = PlanSettings(pack_size=256, weights={"rows": 2.0})
+    run(source, processor, tmp_path / "true", planning=planning, keep=("license",))
+    assert check(tmp_path / "true", processor).differences == ()
+    before = source.read_bytes()
+    source.write_bytes(before.replace(true, forged))
+    run(source, processor, tmp_path / "forged", planning=planning, keep=("license",))
+    source.write_bytes(before)
     shutil.rmtree(tmp_path / "forged" / "ledger")
-    shutil.copytree(packset / "ledger", tmp_path / "forged" / "ledger")
+    shutil.copytree(tmp_path / "true" / "ledger", tmp_path / "forged" / "ledger")
     assert verify(tmp_path / "forged", LocalEngine(0), Silent()).problems == ()
     what = said(check(tmp_path / "forged", processor))
-    assert "rows row 2 (s2): input_ids[" in what
+    assert what.count(f"rows row 2 (s2): {expected}") == 2, "in both of its places"
     assert not {"(s0)", "(s1)", "(s3)"} & set(what.split())

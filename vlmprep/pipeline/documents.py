@@ -84,6 +84,8 @@ class BuiltDocument:
 
     document: Document
     reference: SampleRef
+    kept: str | None
+    """Columns of its row that are kept as provenance."""
     cost: float
 
 
@@ -134,7 +136,9 @@ class DocumentMaker:
         reference = SampleRef(
             source=sample.source, row=sample.row, sample_id=sample.sample_id, num_cut_tokens=locator.num_cut_tokens
         )
-        return BuiltDocument(document=self._form.document(document), reference=reference, cost=locator.cost)
+        return BuiltDocument(
+            document=self._form.document(document), reference=reference, kept=sample.kept, cost=locator.cost
+        )
 
     def fake_document(self) -> Document:
         """The fake image as a document of its own."""

@@ -35,14 +35,15 @@ class Account:
     table: pa.Table
     """SAMPLES, every row; KEPT too where columns were kept."""
     packed: pa.Table
-    """REFERENCE, by pack_id and document."""
+    """REFERENCE, by pack_id and document; KEPT too where columns were kept."""
     pack_ids: NDArray[np.int64]  # [num_packed], rising
     documents: NDArray[np.int64]  # [num_packed]
 
     def samples(self, first_pack: int, num_packs: int) -> tuple[tuple[SampleRef, ...], ...]:
         """What some consecutive packs hold, document by document."""
         bounds = np.searchsorted(self.pack_ids, np.arange(first_pack, first_pack + num_packs + 1))
-        rows = [SampleRef(**row) for row in self.packed.slice(bounds[0], bounds[-1] - bounds[0]).to_pylist()]
+        packed = self.packed.select(REFERENCE)
+        rows = [SampleRef(**row) for row in packed.slice(bounds[0], bounds[-1] - bounds[0]).to_pylist()]
         starts = bounds - bounds[0]
         return tuple(tuple(rows[start:end]) for start, end in pairwise(starts))
 
@@ -62,18 +63,19 @@ def read_account(path: Path) -> Account | str:
     packed = packed.take(pc.sort_indices(packed, [("pack_id", "ascending"), ("document", "ascending")]))
     return Account(
         table=table,
-        packed=packed.select(REFERENCE),
+        packed=packed.drop_columns(["pack_id", "document"]),
         pack_ids=packed["pack_id"].to_numpy(),
         documents=packed["document"].to_numpy(),
     )
 
 
 def all_places(table: pa.Table) -> pa.Table:
-    """REFERENCE, pack_id and document of every place that a packed row stands at."""
+    """REFERENCE, pack_id and document of every place that a packed row stands at; KEPT where the table has it."""
     placed = pc.and_(pc.is_valid(table["pack_id"]), pc.is_valid(table["document"]))
     rows = table.filter(pc.and_(pc.equal(table["status"], PACKED), placed)).combine_chunks()
     more = rows["more_places"].combine_chunks()
-    again = rows.select(REFERENCE).take(pc.list_parent_indices(more))
+    columns = [name for name in (*REFERENCE, KEPT.name) if name in table.column_names]
+    again = rows.select(columns).take(pc.list_parent_indices(more))
     for name, column in zip(("pack_id", "document"), pc.list_flatten(more).flatten(), strict=True):
         again = again.append_column(name, column)
     return pa.concat_tables([rows.select(again.column_names), again])

@@ -28,7 +28,7 @@ from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.rebuild import Place, RebuildJob
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import StopRun
-from vlmprep.schema.packset import MANIFEST
+from vlmprep.schema.packset import KEPT, MANIFEST
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.manifest import Manifest
 from vlmprep.shardformat.packinfo import SampleRef
@@ -60,6 +60,7 @@ class Chosen:
     pack_id: int
     document: int
     sample: SampleRef
+    kept: str | None
 
 
 def prepare_rebuilding(root: Path, manifest: Manifest, against: Against) -> tuple[Ledger, CountSettings]:
@@ -142,7 +143,7 @@ def choose(account: Account, against: Against) -> list[Chosen]:
     rows = account.packed.take(pa.array(drawn, pa.int64())).to_pylist()
     pack_ids, documents = account.pack_ids[drawn].tolist(), account.documents[drawn].tolist()
     return [
-        Chosen(pack_id=pack_id, document=document, sample=SampleRef(**row))
+        Chosen(pack_id=pack_id, document=document, kept=row.pop(KEPT.name, None), sample=SampleRef(**row))
         for pack_id, document, row in zip(pack_ids, documents, rows, strict=True)
     ]
 
@@ -165,6 +166,7 @@ def locate(chosen: Sequence[Chosen], ledger: Ledger, fake_image: str) -> list[Pl
             pack_id=each.pack_id,
             document=each.document,
             sample=each.sample,
+            kept=each.kept,
             locator=_locator(each.sample, rows.get((each.sample.source, each.sample.row)), names),
         )
         for each in chosen

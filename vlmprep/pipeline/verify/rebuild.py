@@ -23,6 +23,7 @@ from vlmprep.shardformat.members import Array
 from vlmprep.shardformat.packinfo import PackInfo, SampleRef
 from vlmprep.sources.media import own_the_pixel_limit
 from vlmprep.sources.spec import SourceSpec
+from vlmprep.sources.wording import clipped
 
 __all__ = ["Place", "RebuildJob", "Rebuilt"]
 
@@ -36,6 +37,8 @@ class Place:
     """1..n"""
     sample: SampleRef
     """By samples.parquet."""
+    kept: str | None
+    """Likewise: the columns that it keeps as provenance."""
     locator: SampleLocator | None
     """None where the ledger has no such row."""
 
@@ -112,4 +115,6 @@ class Rebuilder:
             return
         if (held := info.samples[place.document - 1]) != built.reference:
             yield f"it is {sample_name(held)} in the pack, {sample_name(built.reference)} in {SAMPLES_FILE} and its source"
+        if place.kept != built.kept:
+            yield f"its kept columns are {clipped(str(place.kept))} in {SAMPLES_FILE}, {clipped(str(built.kept))} in its source"
         yield from document_differences(info, fields, place.document, built.document)
