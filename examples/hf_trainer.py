@@ -96,6 +96,9 @@ def main() -> None:
         # The Trainer of transformers 5.23 finds none of Qwen2.5-VL's weights again: checkpoints have their published names,
         # and it warns of "unexpected keys" only. So they are loaded here.
         model = type(model).from_pretrained(checkpoint)
+    # A mean over all label tokens of a step, whatever packs, devices and accumulated batches hold. The classes of Qwen-VL, Gemma
+    # and others say False, and the Trainer then takes the mean of the batches' means.
+    model.accepts_loss_kwargs = True
     PackTrainer(model=model, args=arguments, loader=loader).train(resume_from_checkpoint=checkpoint)
 
 

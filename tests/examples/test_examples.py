@@ -8,13 +8,16 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 import torch
 
+import vlmprep
 from tests.packed import PackedDemo
+from vlmprep.runtime import Loader
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LINE = re.compile(r"^step (\d+) loss ([\d.]+) packs[^\[]*\[([\d, ]+)\]$", re.MULTILINE)
@@ -85,6 +88,17 @@ def test_the_trainer_goes_on_where_it_stopped_bit_for_bit(run: Run, demo: Path, 
     ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 4
+    assert losses[0][0] == pytest.approx(mean_over_label_tokens(demo, 2), abs=1e-5)
+
+
+def mean_over_label_tokens(demo: Path, num_batches: int) -> float:
+    """The loss of the first packs of an epoch before anything is learned: not the mean of their means."""
+    model = runpy.run_path(str(EXAMPLES / "tiny_model.py"))["tiny_model"](demo / "processor")
+    batches = [*islice(Loader(vlmprep.open(demo / "packset"), collate="hf", seed=0), num_batches)]
+    sums = [(model(**batch, num_items_in_batch=1).loss.item(), (batch["labels"] != -100).sum()) for batch in batches]
+    mean = float(sum(loss for loss, _ in sums) / sum(count for _, count in sums))
+    assert mean != pytest.approx(sum(float(loss / count) for loss, count in sums) / num_batches, abs=1e-4)
+    return mean
 
 
 def test_the_recipe_goes_on_where_it_stopped(run: Run, demo: Path, tmp_path: Path):
