@@ -1,4 +1,4 @@
-"""Kills one small run after another and resumes each; its forks share what takes long to import and to load.
+"""Kills one small run after another and resumes each; its forks share what a first run has imported, compiled and loaded.
 
     python -m tests.kills.server PROCESSOR FOLDER files|every|chain...
 
@@ -25,10 +25,7 @@ import torch
 
 from tests.kills.moments import Event, Moment, die_at, in_child, record_events
 from tests.runs import chat, picture, run, write_jsonl
-from vlmprep.families.loading import load_family
 from vlmprep.pipeline.settings import PackSettings, PlanSettings
-from vlmprep.planning import plan_packs
-from vlmprep.schema.family import FamilySettings
 
 __all__ = ["kept_shards", "tree"]
 
@@ -77,8 +74,7 @@ class Runs:
         self._processor, self.folder, self._source = processor, folder, source(folder)
         os.fsync = no_fsync
         torch.set_num_threads(1)
-        load_family(FamilySettings(processor=str(processor)))
-        plan_packs([5, 6], [0, 0], pack_size=8)
+        self.pack(folder / "first")
 
     def pack(self, out: Path) -> None:
         """The command."""

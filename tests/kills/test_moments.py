@@ -12,8 +12,6 @@ import pytest
 
 from tests.conftest import ProcessorDir
 
-pytestmark = pytest.mark.xdist_group("moments")
-"""On one worker: the killed runs take a minute, and every worker would have its own."""
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = (
     *("ledger/settings.json", "ledger/chunks/rows/000000.parquet", "ledger/ledger.json"),
