@@ -1,4 +1,4 @@
-"""What ranks do in the tests of tests/runtime/test_distributed.py."""
+"""What ranks do in the tests of tests/runtime/test_distributed.py and tests/automodel/test_datasets.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import distributed
 import vlmprep
 from vlmprep.runtime import Loader
 
-__all__ = ["go", "go_through", "make_loader", "train"]
+__all__ = ["go", "go_through", "load_shares", "make_loader", "train"]
 
 
 def make_loader(root: Path, rank: int, options: dict[str, Any]) -> Loader:
@@ -75,6 +75,25 @@ def train(rank: int, root: Path, sharded: bool, packs_per_rank: int) -> tuple[li
             distributed.all_reduce(mean)
         losses.append(mean.item())
     return losses, {name: _whole(weight).numpy().copy() for name, weight in model.named_parameters()}
+
+
+def load_shares(rank: int, meta: Path, given: list[dict[str, Any]]) -> list[list[list[str]]]:
+    """Load a rank's examples of a meta file in several ways, and hear what the others loaded.
+
+    Returns:
+        For each way, the first question of every example of each rank.
+    """
+    from vlmprep.automodel.datasets import make_meta_dataset
+
+    everyone = []
+    for options in given:
+        examples = make_meta_dataset(str(meta), **options)
+        shares: list[Any] = [None] * distributed.get_world_size()
+        own = [example["conversation"][0]["content"][-1]["text"] for example in examples]
+        distributed.all_gather_object(shares, own)
+        assert shares[rank] == own
+        everyone.append(shares)
+    return everyone
 
 
 def _shard(model: Any, num_ranks: int) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.rank_work import load_shares
+from tests.ranks import run_ranks
 from tests.runs import chat, picture, write_jsonl
 from vlmprep.automodel import datasets as page
 from vlmprep.automodel.conversations import sample_of
@@ -281,16 +283,31 @@ def test_ranks_share_the_rows_of_every_data_set(meta: Path, caplog):
     assert "'an_array' gives rank 2 nothing" in caplog.text
 
 
-def test_ranks_are_asked_of_torch_distributed(meta: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+def test_ranks_are_asked_of_torch_distributed(meta: Path, tmp_path: Path):
+    whole = asked(make_meta_dataset(str(meta)))
+    first, drawn = whole[:5], whole[5:]
+    ways: list[dict[str, Any]] = [
+        {"shard_data": True},
+        {},
+        {"shard_data": True, "world_size": 3},
+        {"shard_data": True, "rank": 0},
+        {"shard_data": True, "dataset_names": ["an_array"]},
+    ]
+    outcomes = run_ranks(load_shares, 2, tmp_path / "ranks", meta, ways)
+    assert [outcome.kind for outcome in outcomes] == ["done"] * 2, outcomes
+    assert outcomes[0].value == outcomes[1].value
+    shared, unshared, of_three, all_first, one_set = outcomes[0].value
+    assert shared == [[*first[0::2], drawn[0]], [*first[1::2], drawn[1]]]
+    assert unshared == [whole, whole], "nobody asked for shards"
+    assert of_three == [[*first[0::3], drawn[0]], [*first[1::3], drawn[1]]]
+    assert all_first == [shared[0]] * 2
+    assert one_set == [drawn[:1], drawn[1:]]
+
+
+def test_without_ranks_all_rows_are_loaded_and_told(meta: Path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(make_meta_dataset(str(meta), shard_data=True)) == 7
     assert "torch.distributed is not initialized" in caplog.text
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 5)
-    assert asked(make_meta_dataset(str(meta), ["one"], shard_data=True)) == ["Q1"]
-    assert asked(make_meta_dataset(str(meta), ["one"], shard_data=True, rank=3)) == ["Q3"]
-    assert len(make_meta_dataset(str(meta))) == 7, "nobody asked for shards"
     with pytest.raises(ValueError, match="rank must be one of"):
         make_meta_dataset(str(meta), shard_data=True, rank=2, world_size=2)
 
