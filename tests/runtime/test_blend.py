@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -166,6 +168,18 @@ def test_weights_that_make_no_blend_are_refused(sets: list[PackSet], given: Any,
         vlmprep.blend(sets, **given)
     with pytest.raises(ValueError, match="at least one"):
         vlmprep.blend([])
+
+
+def test_a_blend_in_a_blend_would_lose_its_weights_and_an_empty_set_gives_nothing(
+    sets: list[PackSet], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="not of blends: give all sets at once"):
+        vlmprep.blend([vlmprep.blend(sets, weights=[3, 1]), sets[0]])
+    unlabelled = replace(text_pack(0), fields={**text_pack(0).fields, "labels": np.full(8, -100, np.int32)})
+    nothing = vlmprep.open(write_pack_set(tmp_path / "set", [unlabelled]))
+    for given in ({"weights": [1, 1]}, {"repeats": [1, 1]}):
+        with pytest.raises(ValueError, match="set 1 has 0 packs that train"):
+            vlmprep.blend([sets[0], nothing], **given)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain, islice, pairwise, product
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,7 @@ def test_what_is_not_offered_is_refused_at_once(packs: PackSet, options: dict[st
         ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
         ({"num_workers": "2"}, "num_workers must be a whole number, got '2'"),
         ({"packs_per_rank": 0.5}, "packs_per_rank must be a whole number"),
+        ({"dp_world_size": 2.0}, "dp_world_size must be a whole number, got 2.0"),
         ({"packs": "some/folder"}, r"vlmprep.open or vlmprep.blend, got str: Loader\(vlmprep.open"),
     ],
 )
@@ -289,6 +291,17 @@ def test_broken_states_and_epochs_are_refused(packs: PackSet) -> None:
         loader.load_state_dict(None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="epochs are counted from 0, got -1"):
         loader.set_epoch(-1)
+    with pytest.raises(TypeError, match="float"):
+        loader.set_epoch(1.5)  # type: ignore[arg-type]
+
+
+def test_a_state_is_plain_whatever_kind_of_numbers_a_run_was_given(packs: PackSet) -> None:
+    loader = Loader(packs, dp_world_size=np.int64(2), packs_per_rank=np.int64(3), seed=np.int64(5))  # type: ignore[arg-type]
+    loader.set_epoch(np.int64(2))  # type: ignore[arg-type]
+    next(iter(loader))
+    state = loader.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    assert (state["epoch"], state["consumed_packs"], state["seed"]) == (2, 6, 5)
 
 
 def first_tokens(packs: list[dict[str, torch.Tensor]]) -> dict[str, Any]:

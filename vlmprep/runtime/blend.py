@@ -115,6 +115,8 @@ def blend(
     """
     if not sets:
         raise ValueError("a blend needs at least one pack set")
+    if any(isinstance(packs, Blend) for packs in sets):
+        raise ValueError("a blend is made of pack sets, not of blends: give all sets at once, each with its weight")
     if weights is not None and repeats is not None:
         raise ValueError("give weights or repeats, not both")
     _check_one_model(sets)
@@ -123,7 +125,7 @@ def blend(
             raise ValueError(f"{name} must be a positive number for each of the {len(sets)} sets, got {list(given)}")
     if weights is not None:
         packs = sum(len(each) for each in sets)
-        repeats = [value / sum(weights) * packs / len(each) for value, each in zip(weights, sets, strict=True)]
+        repeats = [value / sum(weights) * packs / max(len(each), 1) for value, each in zip(weights, sets, strict=True)]
     made = Blend(sets, repeats or [1.0] * len(sets))
     for number, part in enumerate(catalogue_of(made, with_shards=False).parts):
         if not part.per_epoch:

@@ -106,13 +106,14 @@ class Loader:
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_TYPES)}, got {pixels!r}")
         check_packs(packs)
         check_numbers(seed=(seed, None), num_workers=(num_workers, 0), device_ahead=(device_ahead, 0))
+        check_numbers(dp_rank=(dp_rank, None), dp_world_size=(dp_world_size, None))
         check_numbers(packs_per_rank=(packs_per_rank, 1), max_length=(max_length, 1))
         check_workers(num_workers, worker_kind, prefetch_factor)
-        share = Share(dp_rank=dp_rank, dp_world_size=dp_world_size, packs_per_rank=packs_per_rank)
+        share = Share(dp_rank=int(dp_rank), dp_world_size=int(dp_world_size), packs_per_rank=int(packs_per_rank))
         self.packs = packs
         epochs = Epochs(
             catalogue=catalogue_of(packs, with_shards=shuffle_shards is not None),
-            seed=seed,
+            seed=int(seed),
             shuffle=shuffle,
             shuffle_shards=shuffle_shards,
             group_by=group_by if shuffle else "none",

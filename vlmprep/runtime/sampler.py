@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import index as as_int
 from typing import Any
 
 from torch.utils.data import Sampler
@@ -93,6 +94,7 @@ class StepSampler(Sampler[Step]):
         Raises:
             ValueError: There is no such epoch.
         """
+        epoch = as_int(epoch)
         if epoch < 0:
             raise ValueError(f"epochs are counted from 0, got {epoch}")
         if epoch != self.place.epoch:
@@ -111,7 +113,7 @@ class StepSampler(Sampler[Step]):
 
         Raises:
             TypeError: It is no state.
-        ValueError: It is a place in another order; the message says what differs.
+            ValueError: It is a place in another order; the message says what differs.
         """
         if not isinstance(state, dict):
             raise TypeError(f"a loader's state is a dict, as state_dict() gives it, got {type(state).__name__}")
