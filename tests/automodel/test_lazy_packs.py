@@ -212,6 +212,10 @@ def test_refused_samples_are_left_out_counted_and_told_once(with_pack_fakes: Bot
     ]
     assert len(caplog.records) == 1
     whole = lazy(with_pack_fakes)
+    planned = int(packed.packs.index.num_label_tokens[holds])
+    lost = planned - int((served[0]["labels"] != -100).sum())
+    assert lost > 0
+    assert f"pack {holds} goes without it; num_label_tokens_in_step still counts its {lost} label tokens" in caplog.text
     others = [number for number in packed.bins[holds] if number != bad]
     assert int(served[0]["attention_mask"].max()) == len(others) or not others
     kept = PackedDatasetWrapper(whole.inner, [others], PACK_SIZE)[0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmprep.automodel.failures import Failures, Policy
 from vlmprep.automodel.joined import RopeOfDocuments
@@ -72,6 +73,7 @@ def pack_examples(
         failures=dataset.failures,
         max_retries=dataset.max_retries,
         num_tokens=counted.num_tokens(dataset.documents.fake_image),
+        num_label_tokens=labels_of(counted),
         positions=get_rope_index and RopeOfDocuments(get_rope_index),
         document_alignment=settings.document_alignment,
     ).with_index(index_of(planned_counts(counted, planned, settings)), counted.digest)
@@ -164,7 +166,7 @@ def _leave_out(
 
 def planned_counts(counted: CountedExamples, planned: Planned, settings: PlanSettings) -> list[dict[str, float]]:
     """What is known of every planned pack."""
-    columns = {name: np.asarray(counted.table[name].fill_null(0)) for name in ("num_label_tokens", "num_videos")}
+    num_label_tokens, num_videos = labels_of(counted), np.asarray(counted.table["num_videos"].fill_null(0))
     fake = counted.settings["fake_image"] if settings.fake_image == "pack" else None
     packs, candidates = planned.packs, planned.candidates
     counts = []
@@ -177,14 +179,19 @@ def planned_counts(counted: CountedExamples, planned: Planned, settings: PlanSet
                 + (fake["num_tokens"] - 1 if fake and needs_fake else 0),
                 "num_visual_tokens": int(packs.pack_visual_tokens[number])
                 + (fake["num_visual_tokens"] if fake and needs_fake else 0),
-                "num_label_tokens": int(columns["num_label_tokens"][rows].sum()),
+                "num_label_tokens": int(num_label_tokens[rows].sum()),
                 "num_samples": len(rows),
                 "num_images": int((candidates.num_images[samples] - candidates.gets_fake[samples]).sum()),
-                "num_videos": int(columns["num_videos"][rows].sum()),
+                "num_videos": int(num_videos[rows].sum()),
                 "cost": float(packs.pack_costs[number]) + (fake["num_visual_tokens"] if fake and needs_fake else 0),
             }
         )
     return counts
+
+
+def labels_of(counted: CountedExamples) -> NDArray[np.int32]:
+    """[examples] label tokens of each; 0 where it cannot be used."""
+    return np.asarray(counted.table["num_label_tokens"].fill_null(0))
 
 
 def _tell(planned: Planned) -> None:

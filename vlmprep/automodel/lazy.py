@@ -65,6 +65,7 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
         max_retries: How many others are tried in place of one that fails.
         num_tokens: [examples] what was counted before the shift, with the fake image where one goes in; None: count when
             a pack is made.
+        num_label_tokens: [examples] likewise, for the word about one that fails: what the index says of packs stays.
         positions: In place of the family's own.
         document_alignment: Every document takes a multiple of so many tokens of `pack_size`, which is one too.
     """
@@ -79,12 +80,13 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
         failures: Failures,
         max_retries: int = 10,
         num_tokens: NDArray[np.int64] | None = None,
+        num_label_tokens: NDArray[np.int32] | None = None,
         positions: Positions | None = None,
         document_alignment: int = 1,
     ) -> None:
         self._documents, self._bins, self._pack_size = documents, bins, pack_size
         self._policy, self._failures, self._max_retries = policy, failures, max_retries
-        self._num_tokens, self._positions = num_tokens, positions
+        self._num_tokens, self._num_label_tokens, self._positions = num_tokens, num_label_tokens, positions
         self._alignment = document_alignment
         self._manifest: LazyManifest | None = None
         self._index: PackIndex | None = None
@@ -157,7 +159,7 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
                 if self._policy == "substitute":
                     document = self._other(sample, refusal, room)
                 else:
-                    self._failures.record(sample, refusal, f"pack {pack_id} goes without it")
+                    self._record(sample, refusal, f"pack {pack_id} goes without it")
             if document is not None:
                 taken += self._places(document)
                 yield document
@@ -189,11 +191,17 @@ class LazyPacks(Dataset[dict[str, Tensor]]):
                 document = self._document(other, room)
             except RefuseSample:
                 continue
-            self._failures.record(sample, refusal, f"sample {other} takes its place")
+            self._record(sample, refusal, f"sample {other} takes its place")
             return document
         raise RuntimeError(
             f"sample {sample} fails, and so do {self._max_retries} others drawn in its place; it failed with: {refusal}"
         ) from refusal
+
+    def _record(self, sample: int, refusal: RefuseSample, what_now: str) -> None:
+        if self._num_label_tokens is not None:
+            count = self._num_label_tokens[sample]
+            what_now += f"; num_label_tokens_in_step still counts its {count} label tokens, as every rank does"
+        self._failures.record(sample, refusal, what_now)
 
     def _fake_for(self, documents: list[Document], pack_id: int) -> Document | None:
         """The fake image for a pack without pictures; also where all samples failed: a pack holds something."""
