@@ -30,7 +30,8 @@ from vlmprep.runtime import Loader
 from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import PACKS
 from vlmprep.shardformat.index import write_index
-from vlmprep.shardformat.manifest import FileRecord, Manifest, RowCounts, ShardRecord
+from vlmprep.shardformat.manifest import FileRecord, Manifest, RowCounts
+from vlmprep.shardformat.shardrecords import ShardRecord, ShardRecords
 
 PACKS_PER_SHARD = 300
 
@@ -85,7 +86,7 @@ def make_index(root: Path, num_packs: int) -> None:
         position_axes=3,
         pixels={},
         compression="zstd",
-        shards=tuple(shards),
+        shards=ShardRecords(shards),
         files=files,
         settings={},
         fingerprint={},

@@ -10,7 +10,8 @@ from tests.packsets import signed
 from vlmprep.schema.packset import FORMAT_VERSION
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.errors import BrokenPackSet, NewerFormat
-from vlmprep.shardformat.manifest import FileRecord, Manifest, RowCounts, ShardRecord, missing_manifest
+from vlmprep.shardformat.manifest import FileRecord, Manifest, RowCounts, missing_manifest
+from vlmprep.shardformat.shardrecords import ShardRecord, ShardRecords
 
 MANIFEST = Manifest(
     vlmprep_version="0.1",
@@ -30,9 +31,11 @@ MANIFEST = Manifest(
         "pixel_values": PixelRule(arithmetic="fused", rescale=1 / 255, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
     },
     compression="zstd",
-    shards=(
-        ShardRecord(name="shards/000000.tar", size=100, sha256="a" * 64, num_packs=2),
-        ShardRecord(name="shards/000001.tar", size=50, sha256="b" * 64, num_packs=1),
+    shards=ShardRecords(
+        [
+            ShardRecord(name="shards/000000.tar", size=100, sha256="a" * 64, num_packs=2),
+            ShardRecord(name="shards/000001.tar", size=50, sha256="b" * 64, num_packs=1),
+        ]
     ),
     files={"packs.arrow": FileRecord(size=10, sha256="c" * 64)},
     settings={"balance": "vt", "ünï": [1, 2.5, None]},
@@ -71,7 +74,8 @@ def test_the_digest_does_not_depend_on_how_the_json_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"pad_token_id": 1}, {"settings": {}}, {"shards": (replace(MANIFEST.shards[0], num_packs=3),)}]
+    "change",
+    [{"pad_token_id": 1}, {"settings": {}}, {"shards": ShardRecords([replace(MANIFEST.shards[0], num_packs=3)])}],
 )
 def test_every_part_enters_the_digest(change: dict[str, Any]) -> None:
     assert replace(MANIFEST, **change).digest != MANIFEST.digest

@@ -31,7 +31,8 @@ from vlmprep.schema.files import canonical_json, publish, publish_bytes, read_js
 from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, receipt_name, shard_name
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.index import write_index
-from vlmprep.shardformat.manifest import FileRecord, Manifest, ShardRecord
+from vlmprep.shardformat.manifest import FileRecord, Manifest
+from vlmprep.shardformat.shardrecords import ShardRecord, ShardRecords
 from vlmprep.shards.energon import write_energon_metadata
 from vlmprep.shards.receipts import Receipt, Refusal, SizeOf, read_receipt
 from vlmprep.shards.upload import sizes_on
@@ -273,7 +274,7 @@ def _finish(job: PackJob, ledger: Ledger, plan: Plan, num_shards: int, identity:
         position_axes=family.position_axes,
         pixels=rules_of_form(family.pixel_rules(), job.settings.pixels),
         compression=job.settings.compression,
-        shards=tuple(shards),
+        shards=ShardRecords(shards),
         files={
             name: FileRecord(size=(root / name).stat().st_size, sha256=sha256_file(root / name))
             for name in (PACKS_FILE, SAMPLES_FILE)

@@ -19,10 +19,12 @@ from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import MANIFEST, PACKS_FILE
 from vlmprep.shardformat.errors import BrokenPack, BrokenPackSet, broken_pack
 from vlmprep.shardformat.index import PackIndex, map_index, read_index
-from vlmprep.shardformat.manifest import Manifest, ShardRecord, missing_manifest
+from vlmprep.shardformat.manifest import Manifest, missing_manifest
 from vlmprep.shardformat.members import ENCODED, Array
+from vlmprep.shardformat.memory import give_back
 from vlmprep.shardformat.pack import check_digest, decode_info, decode_pack
 from vlmprep.shardformat.packinfo import PackInfo
+from vlmprep.shardformat.shardrecords import ShardRecord
 
 __all__ = ["PackSet", "open"]
 
@@ -197,6 +199,7 @@ def open(  # noqa: A001 - vlmprep.open is the contract
         raise BrokenPackSet(
             f"{store.where}: {PACKS_FILE} lists {len(index)} packs, {MANIFEST} says {manifest.num_packs}"
         )
+    give_back()
     by = DecodedBy(processor=processor, trust_remote_code=trust_remote_code)
     return PackSet(store, manifest, index, verify=verify, decoded_by=by)
 

@@ -5,29 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from vlmprep.schema.files import canonical_json
 from vlmprep.schema.packset import FORMAT_VERSION, MANIFEST
 from vlmprep.schema.pixels import PixelRule
 from vlmprep.shardformat.errors import BrokenPackSet, IncompletePackSet, NewerFormat
+from vlmprep.shardformat.shardrecords import ShardRecord, ShardRecords
 
-__all__ = ["FileRecord", "Manifest", "RowCounts", "ShardRecord", "missing_manifest"]
+__all__ = ["FileRecord", "Manifest", "RowCounts", "missing_manifest"]
 
 DIGEST = "digest"
 """Name of the manifest's digest of itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardRecord:
-    """One committed shard."""
-
-    name: str
-    """Path inside the pack set."""
-    size: int
-    """Bytes."""
-    sha256: str
-    num_packs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +38,7 @@ class RowCounts:
     unused: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The whole of manifest.json."""
 
@@ -72,7 +62,7 @@ class Manifest:
     """By field: how its uint8 become the processor's floats; a field that is not here holds them as they are."""
     compression: str
     """zstd, lz4 or none."""
-    shards: tuple[ShardRecord, ...]
+    shards: ShardRecords
     files: dict[str, FileRecord]
     """By path inside the pack set: packs.arrow, samples.parquet."""
     settings: dict[str, Any]
@@ -84,13 +74,12 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        in_shards = sum(shard.num_packs for shard in self.shards)
-        if in_shards != self.num_packs:
-            raise ValueError(f"{self.num_packs} packs, but its shards hold {in_shards}")
+        if self.shards.num_packs != self.num_packs:
+            raise ValueError(f"{self.num_packs} packs, but its shards hold {self.shards.num_packs}")
         if self.position_axes not in (1, 3):
             raise ValueError(f"position_axes is 1 or 3, got {self.position_axes}")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: the identity of the pack set, contents included; manifest.json says it too."""
         return _digest(self._plain())
@@ -101,7 +90,8 @@ class Manifest:
         return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
 
     def _plain(self) -> dict[str, Any]:
-        return {**asdict(self), "pixels": {name: rule.to_json() for name, rule in self.pixels.items()}}
+        pixels = {name: rule.to_json() for name, rule in self.pixels.items()}
+        return {**asdict(self), "pixels": pixels, "shards": [asdict(shard) for shard in self.shards]}
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Manifest:
@@ -133,9 +123,11 @@ class Manifest:
                 "Restore it from a copy, or delete it and run the same `vlmprep pack` command again.",
             )
         try:
-            return _from_json(value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            made = _from_json(value)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BrokenPackSet(f"{where}: {MANIFEST} not understood: {type(error).__name__}: {error}") from error
+        vars(made)["digest"] = found
+        return made
 
 
 def missing_manifest(where: str) -> IncompletePackSet:
@@ -159,7 +151,7 @@ def _from_json(value: dict[str, Any]) -> Manifest:
     nested = {
         "rows": RowCounts(**value["rows"]),
         "pixels": {name: PixelRule.from_json(rule) for name, rule in value["pixels"].items()},
-        "shards": tuple(ShardRecord(**shard) for shard in value["shards"]),
+        "shards": ShardRecords(ShardRecord(**shard) for shard in value["shards"]),
         "files": {name: FileRecord(**record) for name, record in value["files"].items()},
     }
     return Manifest(**{**value, **nested})

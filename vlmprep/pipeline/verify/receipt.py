@@ -10,7 +10,7 @@ from pathlib import Path
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.schema.files import read_json
 from vlmprep.schema.packset import PACKS_FILE, receipt_name
-from vlmprep.shardformat.manifest import ShardRecord
+from vlmprep.shardformat.shardrecords import ShardRecord
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal
 
 __all__ = ["load_receipt", "receipt_problems"]

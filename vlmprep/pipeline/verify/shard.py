@@ -20,10 +20,10 @@ from vlmprep.schema.at_work import at_work
 from vlmprep.schema.files import sha256_file
 from vlmprep.schema.packset import PACKS_FILE, SAMPLES_FILE, shard_name
 from vlmprep.shardformat.errors import BrokenPack
-from vlmprep.shardformat.manifest import ShardRecord
 from vlmprep.shardformat.memory import pooled_empty
 from vlmprep.shardformat.pack import decode_pack
 from vlmprep.shardformat.packinfo import PackInfo, SampleRef
+from vlmprep.shardformat.shardrecords import ShardRecord
 from vlmprep.shards.receipts import PackRecord, Receipt, Refusal
 
 __all__ = ["ShardFindings", "ShardUnit", "VerifyJob"]
