@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """What finding, reading and converting rows takes of counting's time, for every kind of file; and the memory of a large array.
 
-    python scripts/bench_sources.py                   2,000 of the demo's samples, its processor, one core
-    python scripts/bench_sources.py --memory 10000    peak memory over a JSON array of 10 GB, written to $TMPDIR
+    python scripts/bench_sources.py                                       2,000 drawn samples, the demo's processor
+    python scripts/bench_sources.py --sources chats.jsonl --processor P   your own
+    python scripts/bench_sources.py --memory 10000                        peak memory over a JSON array of 10 GB, in $TMPDIR
 
-The same rows are written as every kind of file. Seconds are CPU time. `copy` is what unpacking or decoding to a plain copy takes,
-once for a file; `find` is the pass that finds rows, `read` reads and converts them, headers of media not included. The share
-is that of find and read in the whole of `vlmprep estimate` over the same file, with the copy there.
+The same rows, of those that can be used the ones without clips, are written as every kind of file. Seconds are CPU time. `copy`
+is what unpacking or decoding to a plain copy takes, once for a file; `find` is the pass that finds rows; `read` reads and
+converts them, headers of media not included. The share is that of find and read in the whole of `vlmprep estimate` over the same
+file, with the copy there.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import tarfile
 import tempfile
 import time
@@ -33,11 +36,11 @@ from rich.table import Table
 from vlmprep.demo.corpus import make_corpus
 from vlmprep.demo.processor import save_processor
 from vlmprep.engines.local import LocalEngine
-from vlmprep.families.loading import load_family
 from vlmprep.pipeline.estimate import estimate, row_reader
 from vlmprep.pipeline.settings import CountSettings
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.family import FamilySettings
+from vlmprep.schema.ledger import OK
 from vlmprep.schema.progress import Silent
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.row_files import open_rows
@@ -61,14 +64,25 @@ def seconds_of(work: Callable[[], object], *, times: int = 1) -> float:
     return min(found)
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The corpus's rows, ids and images of one spelling."""
-    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+def rows_of(path: Path, settings: CountSettings, out: Path) -> list[dict[str, Any]]:
+    """The rows of one spelling that can be used: ids, texts and images."""
+    ledger = estimate([str(path)], settings, out, LocalEngine(0), Silent())
+    table = pa.concat_tables(ledger.chunks(["row", "status", "num_videos"]))
+    usable = {row["row"] for row in table.to_pylist() if row["status"] == OK and not row["num_videos"]}
+    lines = path.read_bytes().split(b"\n")
+    rows = [json.loads(lines[at]) for at in sorted(usable)]
     return [
         {"id": str(row["id"]), "messages": row["messages"], "images": row.get("images") or []}
         for row in rows
         if all(isinstance(message["content"], str) for message in row["messages"])
     ]
+
+
+def copy_images(rows: list[dict[str, Any]], source: Path, folder: Path) -> None:
+    """Bring the images of some rows below another folder."""
+    for name in {name for row in rows for name in row["images"]}:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
 
 
 def with_bytes(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -127,25 +141,29 @@ def measure(path: Path, settings: CountSettings, out: Path) -> tuple[float, ...]
     return copy, found, read, whole, sum(chunk.num_rows for chunk in chunks)
 
 
-def table_of_kinds(num_samples: int) -> Table:
+def table_of_kinds(source: Path | None, processor: str | None, num_samples: int) -> Table:
     """Every kind of file, one a line."""
     table = Table("file", "MB", "rows", "copy s", "find s", "read s", "estimate s", "share")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["VLMPREP_CACHE"] = str(folder / "cache")
-        make_corpus(folder / "corpus", num_samples=num_samples, damaged=False)
-        corpus = folder / "corpus" / "sharegpt.jsonl"
-        save_processor(folder / "processor", "qwen2_5_vl")
-        settings = CountSettings(family=FamilySettings(processor=str(folder / "processor")))
-        load_family(settings.family)
-        paths = write_all(rows_of(corpus), corpus.parent)
-        measure(paths[0], settings, folder / "warm")
+        if source is None:
+            make_corpus(folder / "drawn", num_samples=num_samples, damaged=False)
+            source = folder / "drawn" / "sharegpt.jsonl"
+        if processor is None:
+            save_processor(folder / "processor", "qwen2_5_vl")
+            processor = str(folder / "processor")
+        settings = CountSettings(family=FamilySettings(processor=processor))
+        rows = rows_of(source, settings, folder / "usable")
+        (folder / "files").mkdir()
+        copy_images(rows, source.parent, folder / "files")
+        paths = write_all(rows, folder / "files")
         for number, path in enumerate(paths):
-            copy, found, read, whole, rows = measure(path, settings, folder / f"{number}")
+            copy, found, read, whole, num_rows = measure(path, settings, folder / f"{number}")
             table.add_row(
                 path.name,
                 f"{path.stat().st_size / 1e6:.1f}",
-                str(rows),
+                str(num_rows),
                 *(f"{each:.2f}" for each in (copy, found, read, whole)),
                 f"{(found + read) / whole:.1%}",
             )
@@ -181,10 +199,16 @@ def table_of_memory(megabytes: int) -> Table:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=2_000)
-    parser.add_argument("--memory", type=int, metavar="MB")
+    parser.add_argument("--sources", type=Path, metavar="FILE", help="a .jsonl file; default: a drawn corpus")
+    parser.add_argument("--processor", help="folder or hub name; default: the demo's")
+    parser.add_argument("--samples", type=int, default=2_000, help="of the drawn corpus")
+    parser.add_argument("--memory", type=int, metavar="MB", help="measure the memory that an array of this size takes")
     options = parser.parse_args()
-    Console().print(table_of_memory(options.memory) if options.memory else table_of_kinds(options.samples))
+    if options.memory:
+        table = table_of_memory(options.memory)
+    else:
+        table = table_of_kinds(options.sources, options.processor, options.samples)
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -36,19 +36,19 @@ CUTS = {"first_label", "media", "first_label_with_fake", "media_with_fake"}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
-def count(raw: RawRow, reader: RowReader, family: Any) -> dict[str, Any]:
+def count(raw: RawRow[bytes], reader: RowReader, family: Any) -> dict[str, Any]:
     (record,) = count_all([raw], reader, family)
     return record
 
 
-def count_all(raws: list[RawRow], reader: RowReader, family: Any) -> list[dict[str, Any]]:
+def count_all(raws: list[RawRow[bytes]], reader: RowReader, family: Any) -> list[dict[str, Any]]:
     records = count_rows(reader.spec.name, raws, rows=reader, media=MediaReader(), family=family)
     table = pa.Table.from_pylist(records, schema=LEDGER)  # what cannot be written is no record
     assert table.num_rows == len(raws)
     return records
 
 
-def raw_rows(spec: SourceSpec) -> list[RawRow]:
+def raw_rows(spec: SourceSpec) -> list[RawRow[bytes]]:
     return [row for chunk in scan_chunks(spec.path) for row in rows_of(spec.path, chunk)]
 
 
@@ -93,7 +93,7 @@ def reader(tmp_path: Path) -> RowReader:
     return RowReader(spec=SourceSpec(name="s", path=str(tmp_path / "s.jsonl"), media_dir=str(tmp_path)))
 
 
-def row_of(value: Any) -> RawRow:
+def row_of(value: Any) -> RawRow[bytes]:
     return RawRow(row=7, offset=123, data=value if isinstance(value, bytes) else json.dumps(value).encode())
 
 

@@ -16,12 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 import zstandard
 
 from tests.sources.pictures import png
+from vlmprep.automodel.rank_rows import rows_of_rank
 from vlmprep.schema.conversation import Media, Sample
 from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.sources import arrow_rows, mentions, tar_rows
+from vlmprep.sources.blobs import BlobRow, RowData
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.row_files import OpenFiles, groups_of, open_rows
 from vlmprep.sources.rows import RawRow
@@ -84,7 +87,7 @@ def spec(path: str, **words: Any) -> SourceSpec:
     return SourceSpec(name="s", path=path, media_dir=str(Path(path).parent), **words)
 
 
-def raw_rows(path: str) -> list[RawRow]:
+def raw_rows(path: str) -> list[RawRow[RowData]]:
     """All rows by way of chunks, each found again by its place, in an order that files are not written in."""
     file = open_rows(path)
     found = [row for chunk in file.chunks() for row in file.rows(chunk)]
@@ -150,6 +153,47 @@ def test_the_same_rows_are_the_same_samples_in_every_file(name, tmp_path):
     assert len(truth) == NUM_ROWS
     write = write_text if ".json" in name else write_table
     assert samples(write(tmp_path / name, rows)) == truth
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "a.jsonl", "a.json", "a.jsonl.gz", "a.jsonl.zst"])
+def test_places_are_those_of_the_rows(name, tmp_path):
+    rows = [chat(number, {"bytes": picture(number), "path": None}) for number in range(40)]
+    path = WRITERS[name](tmp_path / name, rows) if name in WRITERS else write_text(tmp_path / name, [chat(7)] * 40)
+    found = raw_rows(path)
+    assert len(found) == 40
+    file = open_rows(path)
+    places = list(file.places())
+    assert [(place.row, place.offset) for place in places] == [(row.row, row.offset) for row in found]
+    assert [file.read(place.offset, place.size) for place in places] == [row.data for row in found]
+
+
+def test_one_of_many_ranks_reads_a_tars_headers_and_its_own_members(tmp_path, monkeypatch):
+    rows = [chat(number, {"bytes": picture(number) + bytes(60_000), "path": None}) for number in range(64)]
+    path = WRITERS["a.tar"](tmp_path / "a.tar", rows)
+    read = []
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        read.append(size)
+        return real(descriptor, size, offset)
+
+    real = os.pread
+    monkeypatch.setattr(os, "pread", pread)
+    mine, count, total = rows_of_rank(path, 1.0, 5, 32)
+    assert ([row.row for row in mine], count, total) == ([5, 37], 2, 64)
+    assert 2 * 60_000 < sum(read) < 2 * 61_000 + 2_000 * (2 * 64 + 10)
+
+
+def test_a_rows_digest_is_that_of_the_bytes_that_stand_for_it(tmp_path):
+    row = {"id": "a", "when": None, "images": [{"bytes": b"one", "path": None}], "more": [[b"two"], [b""]]}
+    (found,) = raw_rows(write_table(tmp_path / "a.parquet", [row]))
+    header = (
+        b'{"kind":"record","key":"","record":{"id":"a","when":null,"images":[{"bytes":null}],"more":[[null],[null]]},'
+        b'"blobs":[[["images",0,"bytes"],3],[["more",0,0],3],[["more",1,0],0]]}'
+    )
+    data = b"\0vlmprep row\0" + len(header).to_bytes(4, "little") + header + b"onetwo"
+    assert (len(found.data), found.xxh3) == (len(data), xxhash.xxh3_64_intdigest(data))
+    assert isinstance(found.data, BlobRow)
+    assert found.data.values() == {**row, "images": [{"bytes": b"one"}]}
 
 
 def test_plain_arrow_is_read_where_it_lies(tmp_path, cache):
@@ -373,7 +417,8 @@ def test_a_line_that_pretends_to_be_a_row_with_blobs_is_refused(tmp_path):
     ]
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in lines))
-    assert [refusal(str(path), row).code for row in range(len(lines))] == ["not-json"] * len(lines)
+    codes = ["not-json", "not-utf8", "not-json", "not-json", "not-json"]
+    assert [refusal(str(path), row).code for row in range(len(lines))] == codes
 
 
 def test_large_rows_make_smaller_groups():

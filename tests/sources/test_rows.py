@@ -23,7 +23,7 @@ def write(path: Path, data: bytes) -> str:
     return str(path)
 
 
-def read_all(path: str) -> list[RawRow]:
+def read_all(path: str) -> list[RawRow[bytes]]:
     """Every row, by way of chunks, each read back by its offset as well."""
     found = [row for chunk in scan_chunks(path) for row in rows_of(path, chunk)]
     with open(path, "rb") as file:

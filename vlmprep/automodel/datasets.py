@@ -24,6 +24,7 @@ from vlmprep.automodel.statistics import sample_stats as _collect_sample_stats
 from vlmprep.automodel.summary import loading_summary
 from vlmprep.automodel.tokenized import PreTokenizedDatasetWrapper, RobustDatasetWrapper
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.sources.blobs import RowData
 from vlmprep.sources.records import parse_record
 from vlmprep.sources.rows import RawRow
 
@@ -140,7 +141,9 @@ def _load_jsonl_for_rank(
     return [_parsed(str(file_path), raw) for raw in rows], total
 
 
-def _parsed(path: str, raw: RawRow) -> dict[str, Any]:
+def _parsed(path: str, raw: RawRow[RowData]) -> dict[str, Any]:
+    if not isinstance(raw.data, bytes):
+        raise StopRun(f"{path} holds no JSON", "Name it in a meta JSON, and load that.")
     try:
         return parse_record(raw.row, raw.data)
     except RefuseSample as refusal:

@@ -16,6 +16,7 @@ from vlmprep.automodel.sharegpt import example_of_row
 from vlmprep.automodel.statistics import STATS, ExamplesWithStats, sample_stats
 from vlmprep.automodel.summary import loading_summary
 from vlmprep.schema.errors import RefuseSample, StopRun
+from vlmprep.sources.blobs import RowData
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.meta import read_meta
 from vlmprep.sources.rows import RawRow
@@ -120,7 +121,7 @@ def _load(spec: SourceSpec, share: Share, policy: Policy) -> tuple[list[dict[str
     return examples, timing
 
 
-def _examples(raws: Sequence[RawRow], rows: RowReader, policy: Policy) -> Iterator[dict[str, Any]]:
+def _examples(raws: Sequence[RawRow[RowData]], rows: RowReader, policy: Policy) -> Iterator[dict[str, Any]]:
     refused: list[tuple[int, RefuseSample]] = []
     for raw in raws:
         try:

@@ -33,6 +33,7 @@ from vlmprep.schema.conversation import Sample
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.schema.files import canonical_json
 from vlmprep.schema.ledger import LEDGER, REFUSED
+from vlmprep.sources.blobs import row_digest
 
 __all__ = ["CountedExamples", "Planned", "count_examples", "plan_examples"]
 
@@ -104,6 +105,7 @@ class ReadExample:
         except RefuseSample as refusal:
             self.refusal = refusal
         self.data = example_bytes(self.example)
+        self.xxh3 = row_digest(self.data)
 
 
 class ReadExamples:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from math import floor
 
 from vlmprep.schema.errors import StopRun
-from vlmprep.sources.row_files import open_rows
+from vlmprep.sources.blobs import RowData
+from vlmprep.sources.row_files import Place, RowFile, open_rows
 from vlmprep.sources.rows import RawRow, every_row
 
 __all__ = ["drawn_order", "rows_of_rank"]
@@ -19,7 +20,7 @@ TEXT = (".jsonl", ".json")
 
 def rows_of_rank(
     path: str, sample_ratio: float = 1.0, rank: int | None = None, world_size: int | None = None
-) -> tuple[Iterator[RawRow], int, int]:
+) -> tuple[Iterator[RawRow[RowData]], int, int]:
     """Find one rank's rows of a file.
 
     Args:
@@ -36,12 +37,16 @@ def rows_of_rank(
         StopRun: The file cannot be read.
     """
     first, step = (rank or 0, world_size) if world_size is not None and world_size > 1 else (0, 1)
-    if path.endswith(TEXT) and sample_ratio == 1.0:
-        rows, total = _every(path, first, step)
-        return iter(rows), len(rows), total
-    places = _places(path)
+    try:
+        if path.endswith(TEXT) and sample_ratio == 1.0:
+            rows, total = _every(path, first, step)
+            return iter(rows), len(rows), total
+        file = open_rows(path)
+        places = list(file.places())
+    except OSError as error:
+        raise StopRun(f"{path} cannot be read: {error.strerror or error}", "Correct its name.") from error
     mine = drawn_order(len(places), sample_ratio)[first::step]
-    return _read(path, places, mine), len(mine), len(places)
+    return (_read(file, places[at]) for at in mine), len(mine), len(places)
 
 
 def drawn_order(num_rows: int, sample_ratio: float) -> Sequence[int]:
@@ -56,36 +61,16 @@ def drawn_order(num_rows: int, sample_ratio: float) -> Sequence[int]:
     return [*range(num_rows)] * whole + drawn
 
 
-def _every(path: str, first: int, step: int) -> tuple[list[RawRow], int]:
+def _every(path: str, first: int, step: int) -> tuple[list[RawRow[bytes]], int]:
     """Every `step`-th row, from one pass over the file."""
-    found: list[RawRow] = []
+    found: list[RawRow[bytes]] = []
     total = 0
-    for raw in _rows(path):
+    for raw in every_row(path):
         if total % step == first:
             found.append(raw)
         total += 1
     return found, total
 
 
-def _places(path: str) -> list[tuple[int, int, int]]:
-    """Number, offset and size of every row."""
-    return [(raw.row, raw.offset, len(raw.data)) for raw in _rows(path)]
-
-
-def _rows(path: str) -> Iterator[RawRow]:
-    """All rows of a file, one in memory at a time."""
-    try:
-        if path.endswith(TEXT):
-            yield from every_row(path)
-        else:
-            file = open_rows(path)
-            yield from (raw for chunk in file.chunks() for raw in file.rows(chunk))
-    except OSError as error:
-        raise StopRun(f"{path} cannot be read: {error.strerror or error}", "Correct its name.") from error
-
-
-def _read(path: str, places: Sequence[tuple[int, int, int]], wanted: Sequence[int]) -> Iterator[RawRow]:
-    file = open_rows(path)
-    for place in wanted:
-        row, offset, size = places[place]
-        yield RawRow(row=row, offset=offset, data=file.read(offset, size))
+def _read(file: RowFile, place: Place) -> RawRow[RowData]:
+    return RawRow(row=place.row, offset=place.offset, data=file.read(place.offset, place.size))

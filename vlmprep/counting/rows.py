@@ -44,15 +44,20 @@ class RawRow(Protocol):
         ...
 
     @property
-    def data(self) -> bytes:
-        """The row's bytes."""
+    def data(self) -> Any:
+        """What a SampleReader takes; its length is the number of the row's bytes."""
+        ...
+
+    @property
+    def xxh3(self) -> int:
+        """64-bit digest of these bytes."""
         ...
 
 
 class SampleReader(Protocol):
-    """Turns a row's bytes into a sample."""
+    """Turns a row into a sample."""
 
-    def sample(self, row: int, data: bytes) -> Sample:
+    def sample(self, row: int, data: Any) -> Sample:
         """Raises RefuseSample for a row that makes no conversation."""
         ...
 
@@ -189,7 +194,7 @@ def _bare_record(source: str, raw: RawRow) -> dict[str, Any]:
         "sample_id": str(raw.row),
         "row_offset": raw.offset,
         "row_bytes": len(raw.data),
-        "row_xxh3": xxhash.xxh3_64_intdigest(raw.data),
+        "row_xxh3": raw.xxh3,
         "media_state": 0,
     }
 

@@ -33,7 +33,7 @@ from vlmprep.schema.files import publish, write_json
 from vlmprep.schema.ledger import OK
 from vlmprep.schema.media import ImageSize, MediaSize, VideoSize
 from vlmprep.schema.progress import Progress
-from vlmprep.sources.blobs import is_blob_row
+from vlmprep.sources.blobs import RowData
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.media import MediaReader
 from vlmprep.sources.records import parse_record
@@ -53,24 +53,24 @@ class Annotator:
     media: MediaReader
     family: Family
 
-    def line(self, counted: Mapping[str, Any], data: bytes) -> bytes:
+    def line(self, counted: Mapping[str, Any], data: RowData) -> bytes:
         """One row as a line of the copy.
 
         Args:
             counted: COLUMNS of its ledger row.
-            data: Its bytes.
+            data: The row itself.
 
         Raises:
             StopRun: It is no JSON, or its media are no longer what was counted.
         """
-        if counted["status"] != OK:
-            return data.strip().replace(b"\n", b" ").replace(b"\r", b" ")
-        row = int(counted["row"])
-        if is_blob_row(data):
+        if not isinstance(data, bytes):
             raise StopRun(
                 f"{self.rows.spec.path} holds no JSON, which alone can be annotated",
                 "Leave it out, or export it as .jsonl.",
             )
+        if counted["status"] != OK:
+            return data.strip().replace(b"\n", b" ").replace(b"\r", b" ")
+        row = int(counted["row"])
         try:
             added = self._added(row, data, int(counted["num_tokens"]))
         except RefuseSample as refusal:

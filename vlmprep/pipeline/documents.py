@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import xxhash
-
 from vlmprep.families.loading import load_family
 from vlmprep.packing.document import Document, build_document, build_fake_document
 from vlmprep.pipeline.estimate import row_reader
@@ -19,6 +17,7 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.fake_image import has_pictures
 from vlmprep.schema.pixels import PixelForm
 from vlmprep.shardformat.packinfo import SampleRef
+from vlmprep.sources.blobs import RowData, row_digest
 from vlmprep.sources.row_files import OpenFiles
 from vlmprep.sources.spec import SourceSpec
 
@@ -144,7 +143,7 @@ class DocumentMaker:
         """The fake image as a document of its own."""
         return self._form.document(build_fake_document(self.family))
 
-    def _read(self, locator: SampleLocator) -> bytes:
+    def _read(self, locator: SampleLocator) -> RowData:
         path = self._specs[locator.source].path
         try:
             data = self._files[path].read(locator.row_offset, locator.row_bytes)
@@ -152,7 +151,7 @@ class DocumentMaker:
             raise StopRun(
                 f"{path} cannot be read: {error.strerror or error}", "Bring it back and run the same command again."
             ) from error
-        if xxhash.xxh3_64_intdigest(data) != locator.row_xxh3:
+        if row_digest(data) != locator.row_xxh3:
             raise StopRun(
                 f"{path}, row {locator.row}: not the row that was counted",
                 "Run `vlmprep estimate` again, then plan and pack.",

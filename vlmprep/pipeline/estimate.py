@@ -40,6 +40,7 @@ from vlmprep.schema.family import Family
 from vlmprep.schema.files import canonical_json, read_json, write_json
 from vlmprep.schema.ledger import ENCODER_WORK, LEDGER, LEDGER_VERSION, REFUSED
 from vlmprep.schema.progress import Progress
+from vlmprep.sources.blobs import RowData
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.kept import check_kept
 from vlmprep.sources.media import own_the_pixel_limit
@@ -153,7 +154,7 @@ class ChunkCounter:
         raws = self._files[unit.spec.path].rows(unit.chunk)
         return bool(known == [self._media_state(rows, raw.row, raw.data) for raw in raws])
 
-    def _media_state(self, rows: RowReader, row: int, data: bytes) -> int:
+    def _media_state(self, rows: RowReader, row: int, data: RowData) -> int:
         try:
             return media_state(rows.sample(row, data), self._media)
         except RefuseSample:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmprep.schema.errors import StopRun
-from vlmprep.sources.blobs import join_row, refused_row
+from vlmprep.sources.blobs import BlobRow, blob_row, refused_row
 from vlmprep.sources.copies import plain_copy
 from vlmprep.sources.wording import names
 
@@ -72,14 +72,14 @@ class ArrowRows:
         """Rows of the file."""
         return self._ends[-1] if self._ends else 0
 
-    def row(self, number: int) -> bytes:
-        """A row's bytes, as `blobs` has them; one that cannot be used says why.
+    def row(self, number: int) -> BlobRow:
+        """A row; one that cannot be used says why.
 
         Args:
             number: 0-based.
         """
         try:
-            record: dict[str, Any] | bytes
+            record: dict[str, Any] | BlobRow
             if number in self._ahead:
                 record = self._ahead.pop(number)
             else:
@@ -88,13 +88,13 @@ class ArrowRows:
                 rows = batch.slice(number - self._ends[at] + batch.num_rows, ROWS_AHEAD)
                 record = self._records(number, rows)
             self._last = number
-            return record if isinstance(record, bytes) else join_row("record", "", record)
+            return record if isinstance(record, BlobRow) else blob_row("record", "", record)
         except UnicodeDecodeError as error:
             return refused_row("not-utf8", f"row {number} holds text that is not UTF-8: {error.reason}")
         except TypeError as error:
             return refused_row("unsupported-type", f"row {number}: {error}")
 
-    def _records(self, number: int, rows: Any) -> dict[str, Any] | bytes:
+    def _records(self, number: int, rows: Any) -> dict[str, Any] | BlobRow:
         """A row's record, or why there is none; small rows behind one that was asked for before are kept: one call for all."""
         self._ahead.clear()
         if number == self._last + 1 and rows.nbytes <= min(BYTES_AHEAD, MAX_ROW_BYTES):

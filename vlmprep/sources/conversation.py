@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from vlmprep.schema.conversation import MediaKind, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
-from vlmprep.sources.blobs import is_blob_row, split_row
+from vlmprep.sources.blobs import RowData
 from vlmprep.sources.columns import MediaColumn, filled, media_columns, message_column
 from vlmprep.sources.members import record_of_members
 from vlmprep.sources.mentions import MediaMentions
@@ -50,12 +50,12 @@ class RowReader:
             allow_remote_media=self.allow_remote_media,
         )
 
-    def sample(self, row: int, data: bytes) -> Sample:
+    def sample(self, row: int, data: RowData) -> Sample:
         """Parse and convert one row.
 
         Args:
             row: 0-based row number.
-            data: The row's bytes: one JSON object, or what `blobs` makes of a row that is none.
+            data: The row as its file gives it.
 
         Raises:
             RefuseSample: The row is no JSON object, is not UTF-8, cannot be given by its source, or does not make a conversation.
@@ -70,7 +70,7 @@ class RowReader:
             raise
         return Sample(source=self.spec.name, row=row, sample_id=own_id, messages=messages, tools=tools, kept=kept)
 
-    def record(self, row: int, data: bytes) -> dict[str, Any]:
+    def record(self, row: int, data: RowData) -> dict[str, Any]:
         """Parse a row; one of a named data set has the messages that its columns make.
 
         Raises:
@@ -78,16 +78,16 @@ class RowReader:
         """
         return self._named(self.values(row, data))
 
-    def values(self, row: int, data: bytes) -> dict[str, Any]:
+    def values(self, row: int, data: RowData) -> dict[str, Any]:
         """Parse a row's own columns.
 
         Raises:
             RefuseSample: It is no JSON object, is not UTF-8, or cannot be given by its source.
         """
-        if not is_blob_row(data):
+        if isinstance(data, bytes):
             return parse_record(row, data)
-        kind, key, values = split_row(data)
-        return record_of_members(key, values, self.spec.columns) if kind == "members" else values
+        values = data.values()
+        return record_of_members(data.key, values, self.spec.columns) if data.kind == "members" else values
 
     def _named(self, values: dict[str, Any]) -> dict[str, Any]:
         if not self.spec.named:

@@ -13,6 +13,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, Protocol
 
 import xxhash
@@ -20,13 +21,14 @@ import xxhash
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources import rows as text
 from vlmprep.sources.arrow_rows import ARROW, PARQUET, ArrowRows
+from vlmprep.sources.blobs import RowData
 from vlmprep.sources.compressed import COMPRESSED, uncompressed
 from vlmprep.sources.copies import file_state
 from vlmprep.sources.remote import local_copy
 from vlmprep.sources.rows import PLACE, Chunk, RawRow
 from vlmprep.sources.tar_rows import TAR, TarGroup, tar_groups, tar_row
 
-__all__ = ["ENDINGS", "OpenFiles", "RowFile", "groups_of", "open_rows"]
+__all__ = ["ENDINGS", "OpenFiles", "Place", "RowFile", "groups_of", "open_rows"]
 
 TEXT = (".json", ".jsonl")
 ENDINGS = (*TEXT, *(f"{ending}{packed}" for ending in TEXT for packed in COMPRESSED), *PARQUET, *ARROW, *TAR)
@@ -35,6 +37,16 @@ MAX_OPEN = 64
 """Files that a worker keeps open: a source may have thousands."""
 GROUP_BYTES = 64 << 20
 """Of rows that are held at a time, media included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a row is."""
+
+    row: int
+    offset: int
+    size: int = 0
+    """Bytes of a row of text."""
 
 
 class RowFile(Protocol):
@@ -48,7 +60,7 @@ class RowFile(Protocol):
         """
         ...
 
-    def rows(self, chunk: Chunk) -> Iterator[RawRow]:
+    def rows(self, chunk: Chunk) -> Iterator[RawRow[RowData]]:
         """Read the rows of one chunk.
 
         Raises:
@@ -56,8 +68,16 @@ class RowFile(Protocol):
         """
         ...
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Read one row again by the place and size that its ledger row carries; another size tells that it changed."""
+    def places(self) -> Iterator[Place]:
+        """Find all rows without reading what lies between them, where the file allows it.
+
+        Raises:
+            StopRun: The file is broken in a way that hides rows.
+        """
+        ...
+
+    def read(self, offset: int, size: int) -> RowData:
+        """Read one row again by its place, and by the size that its ledger row carries; text alone depends on the size."""
         ...
 
 
@@ -89,9 +109,9 @@ class OpenFiles:
         return found
 
 
-def groups_of(rows: Iterator[RawRow], max_rows: int) -> Iterator[list[RawRow]]:
+def groups_of(rows: Iterator[RawRow[RowData]], max_rows: int) -> Iterator[list[RawRow[RowData]]]:
     """Rows in lists of at most `max_rows`, fewer where they are large."""
-    group: list[RawRow] = []
+    group: list[RawRow[RowData]] = []
     held = 0
     for row in rows:
         group.append(row)
@@ -136,10 +156,16 @@ class TextFile:
         with named(self._plain, self._path):
             yield from text.scan_chunks(self._plain)
 
-    def rows(self, chunk: Chunk) -> Iterator[RawRow]:
+    def rows(self, chunk: Chunk) -> Iterator[RawRow[RowData]]:
         """As RowFile has it."""
         with named(self._plain, self._path):
             yield from text.rows_of(self._plain, chunk)
+
+    def places(self) -> Iterator[Place]:
+        """As RowFile has it."""
+        with named(self._plain, self._path):
+            for row in text.every_row(self._plain):
+                yield Place(row=row.row, offset=row.offset, size=len(row.data))
 
     def read(self, offset: int, size: int) -> bytes:
         """As RowFile has it."""
@@ -168,13 +194,17 @@ class ArrowFile:
             yield Chunk(number=number, first_row=first, num_rows=size, start=first, size=size, digest=digest)
             first += size
 
-    def rows(self, chunk: Chunk) -> Iterator[RawRow]:
+    def rows(self, chunk: Chunk) -> Iterator[RawRow[RowData]]:
         """As RowFile has it."""
         for row in range(chunk.first_row, min(chunk.first_row + chunk.num_rows, self._rows.num_rows)):
             yield RawRow(row=row, offset=row, data=self._rows.row(row))
         check_unchanged(self._path, chunk)
 
-    def read(self, offset: int, size: int) -> bytes:
+    def places(self) -> Iterator[Place]:
+        """As RowFile has it."""
+        return (Place(row=row, offset=row) for row in range(self._rows.num_rows))
+
+    def read(self, offset: int, size: int) -> RowData:
         """As RowFile has it."""
         return self._rows.row(offset) if offset < self._rows.num_rows else b""
 
@@ -204,14 +234,19 @@ class TarFile:
             )
             first += len(found)
 
-    def rows(self, chunk: Chunk) -> Iterator[RawRow]:
+    def rows(self, chunk: Chunk) -> Iterator[RawRow[RowData]]:
         """As RowFile has it."""
         groups = itertools.islice(tar_groups(self._file, self._path, chunk.start), chunk.num_rows)
         for row, group in enumerate(groups, start=chunk.first_row):
             yield RawRow(row=row, offset=group.offset, data=tar_row(self._file, group))
         check_unchanged(self._path, chunk)
 
-    def read(self, offset: int, size: int) -> bytes:
+    def places(self) -> Iterator[Place]:
+        """As RowFile has it."""
+        for row, group in enumerate(tar_groups(self._file, self._path)):
+            yield Place(row=row, offset=group.offset)
+
+    def read(self, offset: int, size: int) -> RowData:
         """As RowFile has it."""
         group: TarGroup | None = next(tar_groups(self._file, self._path, offset), None)
         return b"" if group is None else tar_row(self._file, group)

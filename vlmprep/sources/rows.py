@@ -12,11 +12,12 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Generic, TypeVar
 
 import xxhash
 
 from vlmprep.schema.errors import StopRun
+from vlmprep.sources.blobs import RowData, row_digest
 
 __all__ = ["Chunk", "RawRow", "every_row", "read_row", "rows_of", "scan_chunks"]
 
@@ -32,6 +33,7 @@ SPREAD_OBJECT = re.compile(rb'\{[ \t]*\r?\n[ \t]+"')
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 """What matters for finding elements: whole strings, brackets, commas; a lone quote is a string that the block cuts."""
 PLACE = struct.Struct("<qqq")
+Data = TypeVar("Data", bound=RowData, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +53,17 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RawRow:
+class RawRow(Generic[Data]):
     """One row as it stands in its file."""
 
     row: int
     offset: int
-    data: bytes
+    data: Data
+
+    @property
+    def xxh3(self) -> int:
+        """64-bit digest of its bytes."""
+        return row_digest(self.data)
 
 
 def chunk_rows(number: int) -> int:
@@ -80,7 +87,7 @@ def scan_chunks(path: str) -> Iterator[Chunk]:
             yield chunk
 
 
-def rows_of(path: str, chunk: Chunk) -> Iterator[RawRow]:
+def rows_of(path: str, chunk: Chunk) -> Iterator[RawRow[bytes]]:
     """Read the rows of one chunk.
 
     Raises:
@@ -98,7 +105,7 @@ def rows_of(path: str, chunk: Chunk) -> Iterator[RawRow]:
         )
 
 
-def every_row(path: str) -> Iterator[RawRow]:
+def every_row(path: str) -> Iterator[RawRow[bytes]]:
     """All rows of a file, in one pass that notices no change.
 
     Raises:
@@ -115,9 +122,9 @@ def read_row(file: IO[bytes], offset: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _next_chunk(number: int, rows: Iterator[RawRow]) -> Chunk | None:
+def _next_chunk(number: int, rows: Iterator[RawRow[bytes]]) -> Chunk | None:
     digest = xxhash.xxh3_64()
-    first: RawRow | None = None
+    first: RawRow[bytes] | None = None
     num_rows = end = 0
     for row in itertools.islice(rows, chunk_rows(number)):
         first = first or row
@@ -135,7 +142,7 @@ def _next_chunk(number: int, rows: Iterator[RawRow]) -> Chunk | None:
     )
 
 
-def _digest_row(digest: xxhash.xxh3_64, row: RawRow) -> None:
+def _digest_row(digest: xxhash.xxh3_64, row: RawRow[bytes]) -> None:
     """Places count too: the ledger keeps them, and reads a row back by them."""
     digest.update(PLACE.pack(row.row, row.offset, len(row.data)))
     digest.update(row.data)
@@ -154,7 +161,7 @@ def _array_start(file: IO[bytes], path: str) -> int | None:
     return len(head) - len(text) + 1 if text.startswith(b"[") else None
 
 
-def _lines(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[RawRow]:
+def _lines(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[RawRow[bytes]]:
     """Lines with their 0-based numbers; blank lines count but are no rows."""
     file.seek(start)
     offset = start
@@ -171,7 +178,7 @@ def _lines(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[R
         offset += len(data)
 
 
-def _elements(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[RawRow]:
+def _elements(file: IO[bytes], path: str, start: int, first_row: int) -> Iterator[RawRow[bytes]]:
     """Elements of a top-level JSON array, found by bracket depth, from behind its bracket or from the start of an element.
 
     Raises:
