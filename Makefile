@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.vlmprep-installed
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+# A file's tests stay on one worker: what they share is set up once.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := test
