@@ -217,7 +217,7 @@ def test_a_wrong_name_for_the_media_column_is_told_with_the_names_there_are():
 def test_a_wrong_name_for_the_message_column_is_told_with_the_names_there_are():
     found = refusal({"id": 1, "dialog": []}, columns={"messages": "talk"})
     assert found.code == "missing-column"
-    assert found.reason == "no column 'talk'; the row has 'id', 'dialog'"
+    assert found.reason == "no column 'talk'; the row has 'id', 'dialog'; a meta JSON can name its columns"
     assert "'messages' or 'conversations'; the row has 'a'" in refusal({"a": 1}).reason
 
 

@@ -85,7 +85,7 @@ def filled(record: Mapping[str, Any], wanted: tuple[str, ...]) -> list[str]:
         RefuseSample: Several do, and not the same: one of them would be left out.
     """
     found = [name for name in wanted if record.get(name)]
-    if any(record[name] != record[found[0]] for name in found[1:]):
+    if len(found) > 1 and any(record[name] != record[found[0]] for name in found[1:]):
         raise RefuseSample(
             "ambiguous-columns",
             f"the row fills {' and '.join(map(repr, found))} with different things: which is meant?",
@@ -121,7 +121,10 @@ def message_column(record: Mapping[str, Any], own: Mapping[str, str]) -> list[An
     wanted = (own["messages"],) if "messages" in own else MESSAGE_COLUMNS
     present = [name for name in wanted if name in record]
     if not present:
-        raise RefuseSample("missing-column", f"no column {' or '.join(map(repr, wanted))}; the row has {names(record)}")
+        raise RefuseSample(
+            "missing-column",
+            f"no column {' or '.join(map(repr, wanted))}; the row has {names(record)}; a meta JSON can name its columns",
+        )
     column = next(iter(filled(record, wanted)), present[0])
     messages = record[column]
     if isinstance(messages, str) and messages.lstrip().startswith("["):  # JSON in a cell, as tables keep it
