@@ -40,3 +40,12 @@ def test_the_order_of_everything_is_let_go_of():
     assert dealt.pack_ids.size == 10
     assert not np.shares_memory(dealt.pack_ids, ORDER)
     assert dealt.pack_ids.base is None or dealt.pack_ids.base.size == 10
+
+
+@pytest.mark.parametrize(("tokens", "kind"), [(25, np.uint8), (8000, np.uint16), (9000, np.uint32)])
+def test_a_share_is_as_small_as_its_numbers_are(tokens, kind):
+    order, labels = ORDER.astype(np.int32), np.full(NUM_PACKS, tokens, np.int32)
+    dealt = deal(order, labels.__getitem__, consumed=0, num_steps=5, global_batch=8, share=slice(0, 1))
+    assert dealt.pack_ids.dtype == np.int32
+    assert dealt.num_label_tokens.dtype == kind
+    assert dealt.num_label_tokens.tolist() == [8 * tokens] * 5

@@ -22,18 +22,19 @@ from vlmprep.runtime.order import (
     num_steps,
     step_places,
 )
+from vlmprep.schema.blocks import Integers
 
 PACKS = st.integers(1, 40)
 
 
-def epoch_order(num_packs: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+def epoch_order(num_packs: int, *, seed: int, epoch: int, shuffle: bool) -> Integers:
     """Every pack once, as an epoch lists them."""
     return list_epoch([Part(num_packs=num_packs, per_epoch=num_packs)], seed=seed, epoch=epoch, shuffle=shuffle).packs
 
 
 def grouped_order(
     costs: NDArray[np.float64], *, seed: int, epoch: int, stretches: Sequence[Stretch], global_batch: int
-) -> NDArray[np.int64]:
+) -> Integers:
     """Every pack once, as an epoch consumes them."""
     listed = epoch_order(len(costs), seed=seed, epoch=epoch, shuffle=True)
     return listed[grouped_places(costs[listed], seed, epoch, stretches=stretches, global_batch=global_batch)]

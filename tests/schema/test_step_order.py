@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from vlmprep.schema import step_order as module
+from vlmprep.schema.blocks import Integers
 from vlmprep.schema.step_order import WINDOW_STEPS, step_order
 
 WORK = st.lists(st.integers(0, 1000), max_size=120).map(lambda values: np.array(values, np.float64))
@@ -26,7 +28,7 @@ def packs(num_packs: int, seed: int = 0) -> NDArray[np.float64]:
     return work
 
 
-def steps_of(work: NDArray[Any], order: NDArray[np.int64], global_batch: int) -> NDArray[Any]:
+def steps_of(work: NDArray[Any], order: Integers, global_batch: int) -> NDArray[Any]:
     """[num_steps, global_batch] the work of each step's packs."""
     num_steps = len(work) // global_batch
     assert num_steps > 1
@@ -40,7 +42,7 @@ def straggler_ratio(steps: NDArray[Any]) -> float:
 @given(WORK, GLOBAL_BATCH, st.integers(0, 5))
 def test_every_pack_stands_once_and_those_of_no_step_stay_last(work, global_batch, seed):
     order = step_order(work, seed, 3, global_batch=global_batch)
-    assert order.dtype == np.int64
+    assert order.dtype == np.int32
     assert sorted(order.tolist()) == list(range(len(work)))
     whole = len(work) // global_batch * global_batch
     assert order[whole:].tolist() == list(range(whole, len(work)))
@@ -141,6 +143,15 @@ def test_the_order_has_not_changed():
     work = (np.arange(5000) * 2654435761 % 3989 + 17) * 1.25
     digest = hashlib.sha256(step_order(work, 3, 1, global_batch=8).astype("<i8").tobytes()).hexdigest()[:16]
     assert digest == "427b9aa953151bf9"
+
+
+def test_the_order_does_not_depend_on_how_many_packs_are_sorted_at_a_time(monkeypatch):
+    work = packs(8 * WINDOW_STEPS * 9 + 5)
+    orders = set()
+    for at_a_time in (1, 3 * 8 * WINDOW_STEPS, 1 << 30):  # a window, three of them, all
+        monkeypatch.setattr(module, "_AT_A_TIME", at_a_time)
+        orders.add(step_order(work, 3, global_batch=8).tobytes())
+    assert len(orders) == 1
 
 
 def test_one_pack_a_step_has_nothing_to_share():

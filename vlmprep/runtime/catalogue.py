@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.runtime.listing import Part
+from vlmprep.schema.blocks import Integers, blocks, gather, place_type
 from vlmprep.shardformat.index import PackIndex
 
 __all__ = ["Catalogue"]
@@ -41,19 +42,26 @@ class Catalogue:
         """Packs of an epoch."""
         return sum(part.per_epoch for part in self.parts)
 
-    def pack_ids(self, packs: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[n] pack_ids of packs that are counted among those that train."""
-        return packs + np.searchsorted(self._passed, packs, side="right") if len(self._passed) else packs
+    def pack_ids(self, packs: Integers) -> Integers:
+        """[n] pack_ids of packs that are counted among those that train; int32, int64 beyond 2^31."""
+        if not len(self._passed):
+            return packs
+        pack_ids = np.empty(len(packs), place_type(self._firsts[-1]))
+        for block in blocks(len(packs)):
+            pack_ids[block] = packs[block] + np.searchsorted(self._passed, packs[block], side="right")
+        return pack_ids
 
-    def column(self, name: str, pack_ids: NDArray[np.int64]) -> NDArray[Any]:
+    def column(self, name: str, pack_ids: Integers) -> NDArray[Any]:
         """[n] a column of the index."""
-        if len(self._indexes) == 1:
-            return getattr(self._indexes[0], name)[pack_ids]  # type: ignore[no-any-return]
-        values = np.empty(len(pack_ids), getattr(self._indexes[0], name).dtype)
-        owners = np.searchsorted(self._firsts, pack_ids, side="right") - 1
-        for number, index in enumerate(self._indexes):
-            own = owners == number
-            values[own] = getattr(index, name)[pack_ids[own] - self._firsts[number]]
+        columns = [getattr(index, name) for index in self._indexes]
+        if len(columns) == 1:
+            return gather(columns[0], pack_ids)
+        values = np.empty(len(pack_ids), columns[0].dtype)
+        for block in blocks(len(pack_ids)):
+            sets = np.searchsorted(self._firsts, pack_ids[block], side="right") - 1
+            for number, column in enumerate(columns):
+                own = sets == number
+                values[block][own] = column[pack_ids[block][own] - self._firsts[number]]
         return values
 
 

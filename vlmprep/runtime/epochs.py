@@ -12,6 +12,7 @@ from vlmprep.runtime.catalogue import Catalogue
 from vlmprep.runtime.listing import list_epoch
 from vlmprep.runtime.order import GroupBy, Tail, check_group_by, check_tail, grouped_places, num_repeats, num_steps
 from vlmprep.runtime.place import Place
+from vlmprep.schema.blocks import Integers, gather
 
 __all__ = ["Epochs"]
 
@@ -73,7 +74,7 @@ class Epochs:
         """Packs without labels that will fill the last step of an epoch, over all ranks."""
         return num_repeats(self.num_packs(place), consumed=place.consumed, global_batch=global_batch, tail=self.tail)
 
-    def pack_ids(self, place: Place, *, global_batch: int) -> NDArray[np.int64]:
+    def pack_ids(self, place: Place, *, global_batch: int) -> Integers:
         """[num_packs] pack_ids in the order of an epoch: what was consumed, as it was consumed, then the rest."""
         listed, windows = self._listed(place.epoch)
         if place.carried:
@@ -89,9 +90,9 @@ class Epochs:
             global_batch=global_batch,
             windows=windows,
         )
-        return listed[places]
+        return gather(listed, places)
 
-    def _listed(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    def _listed(self, epoch: int) -> tuple[Integers, NDArray[np.int64] | None]:
         """[num_packs] pack_ids as an epoch lists them, before steps are assembled; and their windows."""
         listing = list_epoch(
             self.catalogue.parts,
@@ -102,7 +103,7 @@ class Epochs:
         )
         return self.catalogue.pack_ids(listing.packs), listing.windows
 
-    def _carried(self, place: Place) -> NDArray[np.int64]:
+    def _carried(self, place: Place) -> Integers:
         """[carried] pack_ids that the epoch before left."""
         if place.before is None:
             left, _ = self._listed(place.epoch - 1)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmprep.schema.blocks import Integers, gather, place_type
 from vlmprep.schema.keyed_order import keyed_order
 
 __all__ = ["Listing", "Part", "list_epoch"]
@@ -41,8 +42,8 @@ class Part:
 class Listing:
     """An epoch's packs."""
 
-    packs: NDArray[np.int64]
-    """[packs of an epoch] which, counted through all parts."""
+    packs: Integers
+    """[packs of an epoch] which, counted through all parts; int32, int64 beyond 2^31."""
     windows: NDArray[np.int64] | None
     """[packs of an epoch] rising number of the window of each; None: the epoch is one."""
 
@@ -61,7 +62,9 @@ def list_epoch(
     """
     firsts = np.cumsum([0, *(part.num_packs for part in parts)])
     drawn = [
-        _draw(part, (seed, number), epoch, by_shard=shuffle and shuffle_shards is not None, shuffle=shuffle)
+        _draw(part, (seed, number), epoch, by_shard=shuffle and shuffle_shards is not None, shuffle=shuffle).astype(
+            place_type(firsts[-1]), copy=False
+        )
         for number, part in enumerate(parts)
     ]
     for first, packs in zip(firsts.tolist(), drawn, strict=False):
@@ -69,16 +72,16 @@ def list_epoch(
     if not shuffle:
         return Listing(packs=_interleaved(drawn), windows=None)
     packs = _joined(drawn)
-    order = keyed_order(len(packs), seed, epoch)
+    order = keyed_order(len(packs), seed, epoch).astype(place_type(len(packs)))
     num_windows = _num_windows(parts, shuffle_shards)
     if num_windows == 1:
-        return Listing(packs=packs[order], windows=None)
+        return Listing(packs=gather(packs, order), windows=None)
     windows = np.concatenate([np.arange(len(each)) * num_windows // max(len(each), 1) for each in drawn])
     order = order[np.argsort(windows[order], kind="stable")]
     return Listing(packs=packs[order], windows=windows[order])
 
 
-def _draw(part: Part, key: tuple[int, int], epoch: int, *, by_shard: bool, shuffle: bool) -> NDArray[np.int64]:
+def _draw(part: Part, key: tuple[int, int], epoch: int, *, by_shard: bool, shuffle: bool) -> Integers:
     """[per_epoch] packs of a part: its next ones, round after round."""
     size, start = part.num_packs, epoch * part.per_epoch
     stop = start + part.per_epoch
@@ -89,7 +92,7 @@ def _draw(part: Part, key: tuple[int, int], epoch: int, *, by_shard: bool, shuff
     return _joined(rounds)
 
 
-def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _joined(parts: Sequence[Integers]) -> Integers:
     """One after the other; a single one is not copied."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -117,7 +120,7 @@ def _num_windows(parts: Sequence[Part], shuffle_shards: int | None) -> int:
     return max(int(shards) // shuffle_shards, 1)
 
 
-def _interleaved(drawn: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _interleaved(drawn: Sequence[Integers]) -> Integers:
     """Sets side by side, so that every stretch holds its share of each."""
     if len(drawn) == 1:
         return drawn[0]

@@ -27,6 +27,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmprep.schema.blocks import Integers, place_type
 from vlmprep.schema.step_order import step_order
 
 __all__ = [
@@ -108,7 +109,7 @@ def grouped_places(
     stretches: Sequence[Stretch],
     global_batch: int,
     windows: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
+) -> Integers:
     """Every place of an epoch's list once: those consumed, as they were consumed, then the rest in steps of nearly equal work.
 
     Args:
@@ -119,14 +120,14 @@ def grouped_places(
         windows: [num_packs] rising; packs leave their window only to fill a step that two windows share. None: one window.
 
     Returns:
-        [num_packs] int64. The last places, which fill no step, stay where they are.
+        [num_packs] int32, int64 beyond 2^31 packs. The last places, which fill no step, stay where they are.
     """
     if not stretches or stretches[-1].global_batch != global_batch:
         stretches = (*stretches, Stretch(global_batch=global_batch, consumed_packs=0))
     if len(stretches) == 1:
         return _steps_in_windows(work, windows, key, stretches[0].global_batch)
-    order: list[NDArray[np.int64]] = []
-    left = rest = np.arange(len(work))
+    order: list[Integers] = []
+    left = rest = np.arange(len(work), dtype=place_type(len(work)))
     for stretch in stretches:
         within = None if windows is None else windows[left]
         places = _steps_in_windows(work[left], within, key, stretch.global_batch)
@@ -138,15 +139,15 @@ def grouped_places(
 
 def _steps_in_windows(
     work: NDArray[Any], windows: NDArray[np.int64] | None, key: tuple[int, ...], global_batch: int
-) -> NDArray[np.int64]:
+) -> Integers:
     """`step_order` of each window by itself; windows end where steps do."""
     if windows is None or not len(windows) or windows[0] == windows[-1]:
         return step_order(work, *key, global_batch=global_batch)
-    parts = [
-        start + step_order(work[start:stop], *key, window, global_batch=global_batch)
-        for window, (start, stop) in enumerate(_window_borders(windows, global_batch))
-    ]
-    return np.concatenate(parts)
+    order = np.empty(len(work), place_type(len(work)))
+    for window, (start, stop) in enumerate(_window_borders(windows, global_batch)):
+        order[start:stop] = step_order(work[start:stop], *key, window, global_batch=global_batch)
+        order[start:stop] += start
+    return order
 
 
 def _window_borders(windows: NDArray[np.int64], global_batch: int) -> Iterator[tuple[int, int]]:
@@ -178,17 +179,17 @@ def num_repeats(num_packs: int, *, consumed: int, global_batch: int, tail: Tail)
 class StepPlaces:
     """The packs of one step over all ranks."""
 
-    pack_ids: NDArray[np.int64]
+    pack_ids: Integers
     """[global_batch]."""
     repeated: NDArray[np.bool_]
     """[global_batch]: the pack only fills the step; its labels must not count."""
 
 
-def step_places(order: NDArray[np.int64], *, consumed: int, step: int, global_batch: int) -> StepPlaces:
+def step_places(order: Integers, *, consumed: int, step: int, global_batch: int) -> StepPlaces:
     """The packs of one step of the rest of an epoch.
 
     Args:
-        order: [num_packs] int64, the epoch's order.
+        order: [num_packs] the epoch's order.
         consumed: Packs of the epoch that were taken before step 0.
         step: 0-based, counted from `consumed`.
         global_batch: Packs per step.

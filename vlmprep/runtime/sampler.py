@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 from vlmprep.runtime.dealing import deal
 from vlmprep.runtime.epochs import Epochs
 from vlmprep.runtime.place import Place
+from vlmprep.shardformat.memory import give_back
 
 __all__ = ["Share", "Step", "StepSampler", "Steps"]
 
@@ -176,3 +177,4 @@ class Steps(Iterator[Step]):
             global_batch=share.global_batch,
             share=share.places,
         )
+        give_back()

@@ -17,11 +17,14 @@ All sums and comparisons are of integers, so the order is the same on every mach
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmprep.schema.blocks import Integers, blocks, place_type
 from vlmprep.schema.keyed_order import keyed_order
 
 __all__ = ["WINDOW_STEPS", "step_order"]
@@ -35,12 +38,15 @@ _ONE = 1 << 16
 _EQUAL = _ONE // 100
 """A hundredth of the mean: packs that fall into the same one count as equal."""
 
+_AT_A_TIME = 1 << 18
+"""Packs that are sorted at a time, or a window's."""
+
 _MOST_DRAWS = 256
 _MOST_DRAWN_STEPS = 1 << 18
 """Orders of the steps to choose from, and how long they may be together: many steps need no choice."""
 
 
-def step_order(work: NDArray[Any], *key: int, global_batch: int) -> NDArray[np.int64]:
+def step_order(work: NDArray[Any], *key: int, global_batch: int) -> Integers:
     """Reorder shuffled packs so that every `global_batch` of them in a row, a step, have nearly equal work.
 
     Args:
@@ -49,40 +55,39 @@ def step_order(work: NDArray[Any], *key: int, global_batch: int) -> NDArray[np.i
         global_batch: Packs of a step, over all ranks.
 
     Returns:
-        [num_packs] int64, every place of 0..num_packs-1 once; the last places, which fill no step, stay where they are.
-        All do where all packs are equal, and with one pack a step.
+        [num_packs] int32, int64 beyond 2^31: every place of 0..num_packs-1 once; the last places, which fill no step, stay
+        where they are. All do where all packs are equal, and with one pack a step.
 
     Raises:
         ValueError: Some work is negative or not finite, or `global_batch` is below 1.
     """
     if global_batch < 1:
         raise ValueError(f"global_batch must be at least 1, got {global_batch}")
-    work = _as_integers(work)
+    as_integers = _integers_of(work)
     num_steps = len(work) // global_batch
-    if global_batch == 1 or num_steps < 2 or np.ptp(work) < _EQUAL:
-        return np.arange(len(work))
+    order = np.arange(len(work), dtype=place_type(len(work)))
+    if global_batch == 1 or num_steps < 2 or np.ptp(as_integers(np.array([work.min(), work.max()]))) < _EQUAL:
+        return order
     windows = _windows(num_steps)
-    places = _by_work(work[: num_steps * global_batch].reshape(num_steps, global_batch), windows)
-    places = places[_shuffled_steps(work[places].sum(axis=1), windows, key)]
-    places.sort(axis=1)
-    return np.concatenate([places.ravel(), np.arange(places.size, len(work))])
+    steps = order[: num_steps * global_batch].reshape(num_steps, global_batch)
+    totals = _sort_by_work(steps, as_integers, work, windows)
+    steps[:] = steps[_shuffled_steps(totals, windows, key)]
+    steps.sort(axis=1)
+    return order
 
 
-def _as_integers(work: NDArray[Any]) -> NDArray[np.int64]:
-    """[num_packs] the work in units of which the mean has `_ONE`."""
-    most = float(work.max(initial=0))
+def _integers_of(work: NDArray[Any]) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+    """What turns work into integers, in units of which the mean of all has `_ONE`."""
+    most = float(work.max(initial=0)) or 1.0
     if not (np.isfinite(most) and work.min(initial=0) >= 0):
         raise ValueError("the work of every pack must be finite and at least 0")
-    if most == 0:
-        return np.zeros(len(work), np.int64)
-    parts = work / most  # which is the same everywhere; what follows is exact
-    parts *= 2.0**32
-    integers = parts.astype(np.int64)
-    del parts
-    mean = max(int(integers.sum()) // len(work), 1)
-    integers *= _ONE
-    integers //= mean
-    return integers
+
+    def parts(some: NDArray[Any]) -> NDArray[np.int64]:
+        return (some / most * 2.0**32).astype(np.int64)  # which is the same everywhere; what follows is exact
+
+    total = sum(int(parts(work[block]).sum()) for block in blocks(len(work)))
+    mean = max(total // max(len(work), 1), 1)
+    return lambda some: parts(some) * _ONE // mean
 
 
 def _windows(num_steps: int) -> NDArray[np.int64]:
@@ -90,19 +95,35 @@ def _windows(num_steps: int) -> NDArray[np.int64]:
     return np.arange(num_steps) * max(num_steps // WINDOW_STEPS, 1) // num_steps
 
 
-def _by_work(work: NDArray[np.int64], windows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of packs, sorted by work inside each window; where it is equal, as they stand.
+def _sort_by_work(
+    steps: Integers,
+    as_integers: Callable[[NDArray[Any]], NDArray[np.int64]],
+    work: NDArray[Any],
+    windows: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Sort packs by work inside each window, some windows at a time; where it is equal, they stay as they stand.
 
     Args:
-        work: [num_steps, global_batch] of packs as they stand.
-        windows: [num_steps] window of each step.
+        steps: [num_steps, global_batch] places of packs as they stand; they are sorted here.
+        as_integers: What makes work comparable.
+        work: [num_packs].
+        windows: [num_steps] window of each step, rising.
 
     Returns:
-        [num_steps, global_batch].
+        [num_steps] work of each step.
     """
-    levels = work // _EQUAL
-    levels += (windows * (int(levels.max()) + 1))[:, None]
-    return np.argsort(levels.ravel(), kind="stable").reshape(work.shape)
+    num_steps, global_batch = steps.shape
+    totals = np.empty(num_steps, np.int64)
+    at_once = max(_AT_A_TIME // (WINDOW_STEPS * global_batch), 1)
+    borders = np.searchsorted(windows, np.arange(0, windows[-1] + 1, at_once)).tolist()
+    for start, stop in pairwise([*borders, num_steps]):
+        integers = as_integers(work[start * global_batch : stop * global_batch])
+        levels = (integers // _EQUAL).reshape(-1, global_batch)
+        levels += ((windows[start:stop] - windows[start]) * (int(levels.max()) + 1))[:, None]
+        order = np.argsort(levels.ravel(), kind="stable").reshape(-1, global_batch)
+        totals[start:stop] = integers[order].sum(axis=1)
+        steps[start:stop] = order + start * global_batch
+    return totals
 
 
 def _shuffled_steps(totals: NDArray[np.int64], windows: NDArray[np.int64], key: tuple[int, ...]) -> NDArray[np.int64]:
