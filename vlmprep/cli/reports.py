@@ -24,6 +24,7 @@ from vlmprep.cli.tables import (
     MEDIA,
     ledger_tables,
     packset_tables,
+    print_parts,
     quantity,
     refusal_table,
     share,
@@ -48,9 +49,8 @@ NOTE = "\nany packs share a step: Loader(group_by='none'); similar: 'cost'"
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print all parts, with space between them."""
-    for number, part in enumerate(report_parts(report, console.width)):
-        console.print(*([""] if number else []), part, sep="\n", highlight=False, soft_wrap=isinstance(part, str))
+    """Print all parts of a report."""
+    print_parts(report_parts(report, console.width), console)
 
 
 def report_document(report: Report) -> dict[str, Any]:

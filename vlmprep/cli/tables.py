@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "MEDIA",
     "ledger_tables",
     "packset_tables",
+    "print_parts",
     "quantity",
     "refusal_table",
     "share",
@@ -81,6 +82,12 @@ def two_columns(title: str, rows: dict[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/dim]", value)
     return table
+
+
+def print_parts(parts: Iterable[RenderableType], console: Console) -> None:
+    """Print parts with space between them."""
+    for number, part in enumerate(parts):
+        console.print(*([""] if number else []), part, sep="\n", highlight=False, soft_wrap=isinstance(part, str))
 
 
 def ledger_tables(summary: dict[str, Any], more: Mapping[str, str] = NOTHING) -> list[RenderableType]:

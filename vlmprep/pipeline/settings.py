@@ -162,6 +162,10 @@ class PackSettings:
         return asdict(self)
 
 
+MAX_NAMED = 8
+"""Settings that a message names."""
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Which settings differ, by dotted name, with both values."""
     found: list[str] = []
@@ -178,10 +182,12 @@ def refuse_other_settings(what: str, old: Mapping[str, Any], new: Mapping[str, A
     """Stop when output was made with other settings.
 
     Raises:
-        StopRun: Naming every setting that differs.
+        StopRun: Naming the settings that differ; of another processor, the family and the first of very many.
     """
     if found := differences(old, new):
+        found.sort(key=lambda difference: (difference.startswith("fake_image."), ".family was" not in difference))
+        more = [f"and {len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else []
         raise StopRun(
-            f"{what} was made with other settings: " + "; ".join(found),
+            f"{what} was made with other settings: " + "; ".join(found[:MAX_NAMED] + more),
             "Give the same settings to go on with it, or another --out (or delete it) to start anew.",
         )
