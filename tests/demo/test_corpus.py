@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
-from vlmprep.demo.corpus import ORIENTATION, _save, make_corpus
+from vlmprep.demo.corpus import ORIENTATION, _save, make_corpus, num_samples_of
 from vlmprep.demo.pictures import Picture
 
 
@@ -55,6 +55,8 @@ def test_a_sample_does_not_depend_on_how_many_there_are(tmp_path):
 def test_every_usable_sample_stands_in_one_of_the_files(demo_corpus, samples):
     assert sorted(sample["id"] for sample in samples) == [f"demo-{number:05d}" for number in range(200)]
     assert len(json.loads((demo_corpus / "conversations.json").read_text())) == 50
+    assert num_samples_of(demo_corpus) == 200
+    assert num_samples_of(demo_corpus / "media") is None
 
 
 def test_meta_names_the_files_and_their_words(demo_corpus):

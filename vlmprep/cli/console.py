@@ -63,12 +63,12 @@ class Bars:
 
 
 @contextmanager
-def loading(*, quiet: bool) -> Iterator[None]:
-    """Say that the stages' libraries are being imported, which takes seconds."""
+def loading(*, quiet: bool, what: str = "Loading transformers") -> Iterator[None]:
+    """Say what takes seconds and has no bar, such as importing the stages' libraries."""
     if quiet or not people.is_terminal:
         yield
         return
-    with people.status("Loading transformers"):
+    with people.status(what):
         yield
 
 

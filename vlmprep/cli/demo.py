@@ -15,7 +15,8 @@ from rich.table import Table
 
 from vlmprep.cli import options as o
 from vlmprep.cli.app import app
-from vlmprep.cli.console import progress_bars, results
+from vlmprep.cli.console import loading, progress_bars, results
+from vlmprep.cli.tables import quantity
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.family import FamilySettings
 
@@ -42,11 +43,12 @@ def demo(
     if out.exists() and not (out / "corpus").is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise StopRun(f"{out} is there and is no demo", "Give another folder with --out.")
     corpus, processor, packset = out / "corpus", out / "processor", out / "packset"
-    with _step("Drew pictures, pages and charts, with conversations about them", corpus):
+    drew = "Drew pictures, pages and charts, with conversations about them"
+    with _step(drew, corpus), loading(quiet=False, what="Drawing pictures"):
         _make_inputs(corpus, processor, samples)
     with _step("Counted every sample, laid them into packs, wrote the packs", packset):
         _pack(corpus / "meta.json", processor, packset, workers)
-    with _step(f"Streamed {NUM_BATCHES} steps to {NUM_RANKS} ranks", None):
+    with _step(f"Streamed {NUM_BATCHES} steps to {NUM_RANKS} ranks", None), loading(quiet=False, what="Reading packs"):
         streamed = _stream(packset)
     for part in (*_inspect(packset), streamed):
         results.print("", part, sep="\n")
@@ -62,11 +64,13 @@ def _step(what: str, where: Path | None) -> Iterator[None]:
 
 
 def _make_inputs(corpus: Path, processor: Path, samples: int) -> None:
-    from vlmprep.demo.corpus import make_corpus
+    from vlmprep.demo.corpus import make_corpus, num_samples_of
     from vlmprep.demo.processor import save_processor
 
-    if not (corpus / "meta.json").exists():
+    if (found := num_samples_of(corpus)) is None:
         make_corpus(corpus, num_samples=samples)
+    elif found != samples:
+        raise StopRun(f"{corpus} holds {found} conversations, not {samples}", "Give another folder with --out.")
     if not (processor / "processor_config.json").exists():
         save_processor(processor, max_pixels=MAX_PIXELS)
 
@@ -124,7 +128,7 @@ def _stream(packset: Path) -> Table:
             pixels = " x ".join(map(str, batch["pixel_values"].shape))
             table.add_row(
                 str(step), str(rank), str(pack_id), str(int(packs.index.num_samples[pack_id])),
-                str(batch["input_ids"].shape[-1]), str(batch.num_label_tokens_in_step), pixels,
+                quantity(batch["input_ids"].shape[-1]), quantity(batch.num_label_tokens_in_step), pixels,
             )  # fmt: skip
     return table
 

@@ -21,7 +21,7 @@ from vlmprep.demo.damage import DAMAGE, damaged_line
 from vlmprep.demo.pictures import Picture, Question, draw_picture
 from vlmprep.demo.prose import TOPICS, Topic
 
-__all__ = ["make_corpus"]
+__all__ = ["make_corpus", "num_samples_of"]
 
 ORIENTATION = 0x0112
 STORED_TURN = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
@@ -68,6 +68,15 @@ def make_corpus(out: Path, *, num_samples: int = 200, seed: int = 0, damaged: bo
     _write_json(out / "conversations.json", respelled)
     _write_json(out / "damaged.json", labels)
     _write_json(out / "meta.json", META)
+
+
+def num_samples_of(root: Path) -> int | None:
+    """How many usable samples a corpus has; None where it is not complete."""
+    if not (root / "meta.json").exists():
+        return None
+    num_lines = (root / "sharegpt.jsonl").read_bytes().count(b"\n")
+    respelled, damaged = (json.loads((root / f"{name}.json").read_bytes()) for name in ("conversations", "damaged"))
+    return num_lines + len(respelled) - len(damaged)
 
 
 def _make_sample(out: Path, sample_id: str, rng: Random) -> dict[str, Any]:
