@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import io
 import pickle
+import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +224,42 @@ def test_reads_that_nobody_takes_make_room(url: str, local: Path, monkeypatch: p
     for _ in range(3):
         packs.read_ahead(range(NUM_PACKS))
         assert_same_packs(packs, local)
+
+
+class Ranged(SimpleHTTPRequestHandler):
+    """The standard library's server: pages of links for folders; and parts of files, where asked for them."""
+
+    knows_ranges = True
+
+    def send_head(self) -> Any:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None or not self.knows_ranges:
+            return super().send_head()
+        first, last = map(int, asked.groups())
+        part = Path(self.translate_path(self.path)).read_bytes()[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        return io.BytesIO(part)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_web_servers_that_show_folders_as_pages_are_read(local: Path, knows_ranges: bool) -> None:
+    handler = type("Handler", (Ranged,), {"knows_ranges": knows_ranges})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(local.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            found = vlmprep.open(f"http://127.0.0.1:{server.server_port}/{local.name}")
+            if knows_ranges:
+                assert_same_packs(found, local)
+            else:
+                with pytest.raises(StoreTrouble, match=r"(?s)000000.tar: asked for \d+ bytes .* knows no ranged reads"):
+                    found[1]
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])

@@ -65,7 +65,9 @@ class StoreFolder:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         start = len(self._connection.path("")) + 1
-        return {path[start:]: stored(info) for path, info in found.items() if info.get("type") != "directory"}
+        # A web page's links are no listing: nothing says how large they are.
+        files = {path: info for path, info in found.items() if info.get("size") is not None}
+        return {path[start:]: stored(info) for path, info in files.items() if info.get("type") != "directory"}
 
     def look(self, name: str) -> Stored | None:
         """What the store says of a file; None where there is none."""
@@ -114,9 +116,14 @@ class StoreFolder:
             return data
 
         data = self._connection.ask(read, name, "cannot be read")
+        if len(data) > size:
+            raise StoreTrouble(
+                f"{self._connection.address(name)}: asked for {size} bytes of it, the server sent {len(data)}",
+                "It knows no ranged reads: use another server, or copy the folder here.",
+            )
         if len(data) < size and (found := self.look(name)) is not None and found.size >= offset + size:
             data = self._connection.ask(read, name, "cannot be read")  # the answer was cut short, not the file
-        return data[:size]
+        return data
 
     def fetch(self, name: str, path: Path) -> None:
         """Copy a file to a local path, where it is whole or not at all.
