@@ -134,7 +134,7 @@ def missing_manifest(where: str) -> IncompletePackSet:
     """The error for a folder without manifest.json."""
     return IncompletePackSet(
         f"{where} has no {MANIFEST}: the pack set is not complete, or this is no pack set.",
-        "Run the same `vlmprep pack` command again: it keeps what is finished and does the rest.",
+        "Check the path. A set that is not complete is gone on with by the same `vlmprep pack` command.",
     )
 
 
