@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.clips import Recipe, clip
 from tests.conftest import FamilyProcessorDir, ProcessorDir
 from tests.every_family.corpus import write_audio
 from tests.runs import chat, picture, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -249,6 +252,56 @@ def test_the_demo_spoils_no_folder(vlmprep: Any, tmp_path: Path) -> None:
 def test_help_needs_no_torch() -> None:
     check = "import sys, vlmprep.cli.commands; assert not {'torch', 'transformers', 'numba'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_what_is_not_there_is_told_before_the_libraries_of_models_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "precious.txt").write_text("mine")
+    given = ("--processor", ".", "--out", "out")
+    commands = [
+        (("estimate", "gone.jsonl", *given), "gone.jsonl does not exist"),
+        (("estimate", "rows.jsonl", "--processor", "./gone", "--out", "out"), "there is no such folder"),
+        (("estimate", "rows.jsonl", "--processor", ".", "--out", "others"), "it holds precious.txt"),
+        (("pack", "gone.jsonl", *given), "gone.jsonl does not exist"),
+        (("pack", "rows.jsonl", "--out", "out"), "--processor is missing"),
+        (("pack", "rows.jsonl", *given, "--packing-ratio", "0"), "--packing-ratio is 0"),
+        (("pack", "rows.jsonl", *given, "--plan", "plan"), "--plan belongs to a ledger"),
+        (("plan", "gone", "--out", "out"), "gone is no complete ledger"),
+        (("inspect", "gone"), "gone does not exist"),
+        (("inspect", "gone", "--pack", "3"), "gone does not exist"),
+        (("verify", "gone"), "gone has no manifest.json"),
+    ]
+    run_all = (
+        "import json, sys\n"
+        "from vlmprep.cli.main import main\n"
+        "for sys.argv[1:] in json.loads(sys.argv[1]):\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as ended:\n        assert ended.code == 1, ended.code\n"
+        "    assert not {'torch', 'transformers', 'numba'} & set(sys.modules), sys.argv\n"
+        "    print('----', file=sys.stderr, flush=True)\n"
+    )
+    words = json.dumps([words for words, _ in commands])
+    ended = subprocess.run(
+        [sys.executable, "-c", run_all, words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    said = [" ".join(part.split()) for part in ended.stderr.split("----")[:-1]]
+    assert len(said) == len(commands)
+    for part, (words_given, expected) in zip(said, commands, strict=True):
+        assert expected in part, words_given
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["others", "rows.jsonl"]
+
+
+def test_a_processor_is_recorded_where_everybody_finds_it(
+    vlmprep: Any, rows: Path, processor_dir: ProcessorDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(processor_dir().parent)
+    command = ("estimate", rows, "--processor", processor_dir().name, "-o", tmp_path / "ledger", "-j", 0)
+    assert vlmprep(*command)[0] == 0
+    settings = json.loads((tmp_path / "ledger" / "settings.json").read_text())
+    assert settings["processor"]["processor"] == str(processor_dir())
 
 
 def test_balancing_compute_without_a_config_is_refused_before_anything_runs(

@@ -22,6 +22,7 @@ from vlmprep.families.qwen.image import ImagePatches
 from vlmprep.pipeline.settings import PackSettings, PlanSettings
 from vlmprep.pipeline.verify import verify
 from vlmprep.schema.errors import StopRun
+from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.progress import Silent
 from vlmprep.shardformat.errors import BrokenPack
 
@@ -178,10 +179,25 @@ def test_the_processor_may_have_moved(packed: Path, monkeypatch: pytest.MonkeyPa
     before = vlmprep.open(packed)[0]
     shutil.move(packed.parent / "processor", packed.parent / "moved")
     monkeypatch.setattr("vlmprep.families.loading._LOADED", {})
-    with pytest.raises(StopRun, match="cannot be loaded"):
+    with pytest.raises(StopRun, match=rf"there is no folder {packed.parent}/processor on this machine\n.*processor="):
         vlmprep.open(packed)[0]
+    with pytest.raises(StopRun, match=r"'\./gone' cannot be loaded: there is no such folder"):
+        vlmprep.open(packed, processor="./gone")[0]
     after = vlmprep.open(packed, processor=str(packed.parent / "moved"))[0]
     assert torch.equal(before["pixel_values"], after["pixel_values"])
+
+
+def test_a_name_that_the_hub_does_not_know_is_told_with_what_to_pass(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(settings: FamilySettings) -> None:
+        raise StopRun(f"the processor {settings.processor!r} cannot be loaded", "Give --processor.")
+
+    monkeypatch.setattr("vlmprep.pipeline.encoded.load_family", refuse)
+    packs = vlmprep.open(packed)
+    packs.manifest.settings["processor"]["processor"] = "folder/processor"  # where it was packed; or on the hub
+    with pytest.raises(StopRun, match=r"'folder/processor' cannot be loaded\n.*vlmprep.open\(..., processor="):
+        packs[0]
 
 
 def test_a_pack_set_does_not_say_whether_code_may_run(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from vlmprep.cli import options as o
 from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, loading, people, progress_bars, results
 from vlmprep.cli.grouping import grouped
-from vlmprep.cli.tables import ledger_tables
+from vlmprep.cli.tables import ledger_tables, print_parts
+from vlmprep.pipeline.beforehand import check_counting
 
 __all__ = ["estimate"]
 
@@ -45,25 +46,27 @@ def estimate(
     ] = None,
 ) -> None:
     """Write a ledger: exact token, visual-token and label-token counts of every row, or the reason for refusing it."""
+    check_counting(sources, processor, out)
+    settings = counting.settings(processor)
     with loading(quiet=output.silent):
         from vlmprep.pipeline import estimate as stage
         from vlmprep.pipeline.places import output_at
         from vlmprep.pipeline.recognize import Kind
 
     with progress_bars(quiet=output.silent) as progress, output_at(out, Kind.LEDGER, work) as (root, _):
-        ledger = stage.estimate(sources, counting.settings(processor), root, engine.make(), progress)
+        ledger = stage.estimate(sources, settings, root, engine.make(), progress)
         if annotate is not None:
             from vlmprep.pipeline.annotate import annotate as write_copies
 
-            write_copies(ledger, counting.settings(processor), annotate, progress)
+            write_copies(ledger, settings, annotate, progress)
     if output.json:
         emit_json({"ledger": out, **ledger.summary})
         return
     if not output.quiet:
-        results.print(*ledger_tables(ledger.summary), sep="\n")
+        print_parts(ledger_tables(ledger.summary), results)
     refused = 1 - ledger.summary["rows"]["ok"] / ledger.summary["rows"]["all"]
     if refused > max_refused:
         people.print(
             f"[yellow]{refused:.2%} of the rows are refused, more than --max-refused {max_refused:g}: "
-            "`vlmprep pack` will stop there.[/yellow]"
+            "`vlmprep plan` and `vlmprep pack` will stop there. Repair the rows, or allow them more.[/yellow]"
         )

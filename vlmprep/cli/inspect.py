@@ -10,6 +10,7 @@ import typer
 from vlmprep.cli import options as o
 from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, results
+from vlmprep.pipeline.beforehand import check_folder
 
 __all__ = ["inspect"]
 
@@ -37,6 +38,7 @@ def inspect(
     With --pack, what the model is trained on stands in green and between ⟦ and ⟧; control tokens are dim; media stand
     as <image WIDTHxHEIGHT, TOKENS tokens>.
     """
+    check_folder(path)
     if pack is not None:
         show_pack(path, pack, processor, trust_remote_code=trust_remote_code, full=full, json=json)
         return

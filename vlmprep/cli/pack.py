@@ -12,6 +12,7 @@ from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, loading, progress_bars, results
 from vlmprep.cli.grouping import grouped
 from vlmprep.cli.tables import packset_tables
+from vlmprep.pipeline.beforehand import check_packing
 
 __all__ = ["pack"]
 
@@ -32,7 +33,12 @@ def pack(
     writing: o.WriteOptions,
     engine: o.EngineOptions,
     output: o.OutputOptions,
-    processor: o.Processor = None,
+    processor: Annotated[
+        str | None,
+        typer.Option(
+            "--processor", help="The model's processor: a folder, or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct."
+        ),
+    ] = None,
     plan: Annotated[
         str | None, typer.Option("--plan", help="A plan made by `vlmprep plan` from the ledger given.")
     ] = None,
@@ -40,18 +46,20 @@ def pack(
     work: o.Work = None,
 ) -> None:
     """Write a pack set; runs the missing stages first and goes on where an earlier run stopped."""
-    with loading(quiet=output.silent):
-        from vlmprep.pipeline.run import run_pack
-
     if processor is None and (without := o.asked(context, COUNTING)):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in without)
         raise typer.BadParameter(f"{flags} goes with --processor; a ledger keeps what it was counted with")
+    check_packing(sources, processor, plan, out)
+    counts = counting.settings(processor) if processor is not None else None
+    settings = planning.settings(), writing.settings()
+    with loading(quiet=output.silent):
+        from vlmprep.pipeline.run import run_pack
+
     with progress_bars(quiet=output.silent) as progress:
         done = run_pack(
             sources,
-            counting.settings(processor) if processor is not None else None,
-            planning.settings(),
-            writing.settings(),
+            counts,
+            *settings,
             out=out,
             plan=plan,
             max_refused=max_refused,

@@ -11,6 +11,9 @@ from vlmprep.cli import options as o
 from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, results
 from vlmprep.cli.grouping import grouped
+from vlmprep.counting.ledger import open_ledger
+from vlmprep.pipeline.places import local_folder, output_at
+from vlmprep.pipeline.recognize import Kind
 
 __all__ = ["plan"]
 
@@ -27,16 +30,13 @@ def plan(
     work: o.Work = None,
 ) -> None:
     """Write a plan: which samples make which pack; prints how full and how equal packs are, and what would improve them."""
+    opened, settings = open_ledger(local_folder(ledger)), planning.settings()
     from vlmprep.cli.reports import print_report, report_document
-    from vlmprep.counting.ledger import open_ledger
     from vlmprep.pipeline.inspect.plan import inspect_plan
-    from vlmprep.pipeline.places import local_folder, output_at
     from vlmprep.pipeline.plan import check_refusal_budget, make_plan
-    from vlmprep.pipeline.recognize import Kind
 
-    opened = open_ledger(local_folder(ledger))
     with output_at(out, Kind.PLAN, work) as (root, _):
-        made = make_plan(opened, planning.settings(), root, model_config=model_config)
+        made = make_plan(opened, settings, root, model_config=model_config)
         report = replace(inspect_plan(root), plan=out)
     if output.json:
         emit_json(report_document(report))

@@ -16,6 +16,7 @@ from vlmprep.cli.app import app
 from vlmprep.cli.console import emit_json, progress_bars, results
 from vlmprep.cli.grouping import grouped
 from vlmprep.cli.tables import quantity, titled, visible
+from vlmprep.pipeline.beforehand import check_verifying
 from vlmprep.schema.errors import StopRun
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ def verify(
     show: Annotated[int, typer.Option("--show", metavar="N", help="Problems to show; --json lists all.", min=1)] = 20,
 ) -> None:
     """Check every digest, the structure and all invariants of a pack set; exit 1 if anything is wrong."""
-    from vlmprep.pipeline import verify as stage
-
     if rebuilding.against is None and (without := o.asked(context, REBUILDING)):
         raise typer.BadParameter(f"--{without[0]} goes with --against")
+    check_verifying(packset, rebuilding.against, rebuilding.ledger)
+    from vlmprep.pipeline import verify as stage
+
     with progress_bars(quiet=output.silent) as progress:
         found = stage.verify(packset, engine.make(), progress, rebuilding.settings())
     wrong = (*found.problems, *found.differences)

@@ -23,7 +23,7 @@ from vlmprep.families.qwen.vl import Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwe
 from vlmprep.families.step3p7 import Step3p7
 from vlmprep.families.wording import first_line
 from vlmprep.schema.errors import StopRun
-from vlmprep.schema.family import Family, FamilySettings
+from vlmprep.schema.family import PROCESSOR_HINT, Family, FamilySettings, check_processor
 from vlmprep.schema.files import canonical_json
 
 __all__ = ["family_of", "load_family"]
@@ -101,6 +101,7 @@ def load_processor(settings: FamilySettings) -> Any:
     Raises:
         StopRun: It cannot be loaded.
     """
+    check_processor(settings.processor)
     import transformers
 
     auto: Any = transformers  # its from_pretrained methods are untyped
@@ -114,8 +115,7 @@ def load_processor(settings: FamilySettings) -> Any:
             )
     except Exception as error:  # files of a processor break in as many ways as there are libraries that read them
         raise StopRun(
-            f"the processor {settings.processor!r} cannot be loaded: {first_line(error)}",
-            "Give a folder made by processor.save_pretrained(...) or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct.",
+            f"the processor {settings.processor!r} cannot be loaded: {first_line(error)}", PROCESSOR_HINT
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise StopRun(f"{settings.processor!r} is {type(processor).__name__}, which is no vision-language processor")

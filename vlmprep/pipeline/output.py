@@ -13,7 +13,7 @@ from typing import IO
 from vlmprep.pipeline.recognize import Kind, kind_of
 from vlmprep.schema.errors import StopRun
 
-__all__ = ["output_folder"]
+__all__ = ["check_output", "output_folder"]
 
 LOCK = ".lock"
 ATTEMPT = re.compile(r"\..+\.[0-9]+\.tmp")
@@ -21,6 +21,22 @@ ATTEMPT = re.compile(r"\..+\.[0-9]+\.tmp")
 STAGES = {"ledger", "plan"}
 """Folders of a pack set that earlier stages fill before it is one."""
 NAMES_SHOWN = 3
+
+
+def check_output(root: Path, kind: Kind) -> None:
+    """See that a folder holds nothing of anybody else's; what an earlier run of the same kind left is ours.
+
+    Args:
+        root: The folder; there may be none yet.
+        kind: What it is to hold.
+
+    Raises:
+        StopRun: It holds something else, or cannot be looked into.
+    """
+    try:
+        _check_nothing_else(root, kind)
+    except OSError as error:
+        raise not_writable(root, error) from error
 
 
 @contextmanager
@@ -34,12 +50,12 @@ def output_folder(root: Path, kind: Kind) -> Iterator[Path]:
     Raises:
         StopRun: Another run writes there, the folder cannot be written, or it holds something else.
     """
+    check_output(root, kind)  # leaves no lock in somebody else's folder
     try:
-        _check_nothing_else(root, kind)  # leaves no lock in somebody else's folder
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / LOCK).open("a")
     except OSError as error:
-        raise StopRun(f"{root} cannot be written: {error.strerror or error}", "Give another --out.") from error
+        raise not_writable(root, error) from error
     with lock:
         _hold(lock, root)
         _check_nothing_else(root, kind)  # again: another run may have filled it before the lock was ours
@@ -77,6 +93,11 @@ def _clear_attempts(root: Path) -> None:
                 OSError
             ):  # nobody reads it, and a folder that cannot be written is told of where it is written to
                 path.unlink()
+
+
+def not_writable(root: Path, error: OSError) -> StopRun:
+    """The error for a folder that nothing can be written to."""
+    return StopRun(f"{root} cannot be written: {error.strerror or error}", "Give another --out.")
 
 
 def _check_nothing_else(root: Path, kind: Kind) -> None:

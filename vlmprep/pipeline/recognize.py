@@ -12,7 +12,7 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import read_json
 from vlmprep.schema.packset import MANIFEST
 
-__all__ = ["Found", "Kind", "kind_of", "recognize"]
+__all__ = ["Found", "Kind", "is_ledger", "kind_of", "recognize"]
 
 
 class Kind(StrEnum):
@@ -60,6 +60,11 @@ def kind_of(root: Path) -> Found | None:
             return Found(kind=kind, complete=True)
     begun = _begun(root)
     return None if begun is None else Found(kind=begun, complete=False)
+
+
+def is_ledger(path: Path) -> bool:
+    """Whether a folder holds a ledger, complete or not."""
+    return (path / LEDGER_FILE).is_file() or ((path / SETTINGS_FILE).is_file() and (path / "chunks").is_dir())
 
 
 def _begun(root: Path) -> Kind | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlmprep.counting.ledger import LEDGER_FILE, SETTINGS_FILE, Ledger, open_ledger
+from vlmprep.counting.ledger import Ledger, open_ledger
+from vlmprep.pipeline.beforehand import check_source_arguments
 from vlmprep.pipeline.estimate import decisive, estimate, ledger_settings
 from vlmprep.pipeline.output import output_folder
 from vlmprep.pipeline.pack import pack, packing_began
@@ -15,7 +16,7 @@ from vlmprep.pipeline.places import is_remote_ledger, local_folder, output_at
 from vlmprep.pipeline.plan import check_refusal_budget, make_plan
 from vlmprep.pipeline.plan.costs import costing_of
 from vlmprep.pipeline.plan.file import Plan, open_plan
-from vlmprep.pipeline.recognize import Kind, kind_of
+from vlmprep.pipeline.recognize import Kind, is_ledger
 from vlmprep.pipeline.settings import CountSettings, PackSettings, PlanSettings, refuse_other_settings
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import StopRun
@@ -23,7 +24,7 @@ from vlmprep.schema.family import FamilySettings
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.manifest import Manifest
 
-__all__ = ["PackedRun", "count_settings_of", "is_ledger", "run_pack"]
+__all__ = ["PackedRun", "count_settings_of", "run_pack"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,8 @@ def run_pack(
                 f"the ledger {arguments[0]}", decisive(ledger.settings), decisive(ledger_settings(counts))
             )
         else:
-            counts = _counts_for_sources(arguments, counts, plan)
+            check_source_arguments(arguments, with_processor=counts is not None, plan=plan)
+            assert counts is not None, "just checked"
             counts = replace(counts, count_with_fake=counts.count_with_fake or planning.fake_image == "sample")
             ledger = estimate(arguments, counts, root / "ledger", engine, progress, frozen=began)
         if plan is None:
@@ -95,30 +97,6 @@ def run_pack(
         check_refusal_budget(ledger, made, max_refused)
         manifest = pack(ledger, made, counts, writing, root, engine, progress, max_refused=max_refused, copy=copy)
     return PackedRun(ledger=ledger, plan=made, manifest=manifest)
-
-
-def _counts_for_sources(
-    arguments: Sequence[str], counts: CountSettings | None, plan: Path | str | None
-) -> CountSettings:
-    """What counting needs, asked for before anything is counted."""
-    for path in map(Path, arguments):
-        if path.is_dir() and kind_of(path) is not None:
-            open_ledger(path)  # says what is wrong with it
-            raise StopRun(f"{path} is a ledger beside other sources", "Give one ledger, or sources alone.")
-    if plan is not None:
-        raise StopRun(
-            "--plan belongs to a ledger, and sources were given", "Give the ledger that the plan was made from."
-        )
-    if counts is None:
-        raise StopRun(
-            "--processor is missing", "Name the model's processor, for example --processor Qwen/Qwen2.5-VL-7B-Instruct."
-        )
-    return counts
-
-
-def is_ledger(path: Path) -> bool:
-    """Whether a folder holds a ledger, complete or not."""
-    return (path / LEDGER_FILE).is_file() or ((path / SETTINGS_FILE).is_file() and (path / "chunks").is_dir())
 
 
 def count_settings_of(ledger: Ledger) -> CountSettings:

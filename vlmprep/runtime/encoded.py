@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
 from vlmprep.schema.errors import StopRun
+from vlmprep.schema.family import is_path
 from vlmprep.shardformat.manifest import Manifest
 from vlmprep.shardformat.members import Array
 from vlmprep.shardformat.packinfo import PackInfo
@@ -16,6 +18,7 @@ __all__ = ["DecodedBy", "PackDecoder"]
 
 _HOME = "vlmprep.pipeline.encoded"
 """Loaded by name: who reads pixels that were decoded before needs none of it."""
+HINT = "Say where it is: vlmprep.open(..., processor=...) takes its folder or its hub name."
 
 
 class PackDecoder(Protocol):
@@ -47,5 +50,26 @@ class DecodedBy:
                 f"these packs hold original files, and what decodes them is not installed: {error}",
                 "Install vlmprep with all that it depends on, or pack with --pixels uint8.",
             ) from error
-        decoder: PackDecoder = home.pack_decoder(manifest, self.processor, trust_remote_code=self.trust_remote_code)
+        if self.processor is None:
+            check_is_there(manifest.settings["processor"]["processor"])
+        try:
+            decoder: PackDecoder = home.pack_decoder(manifest, self.processor, trust_remote_code=self.trust_remote_code)
+        except StopRun as error:
+            if self.processor is None:
+                error.hint = HINT
+            raise
         return decoder
+
+
+def check_is_there(processor: str) -> None:
+    """Look for the processor that a pack set was made with, where its name is a path and not one that the hub knows.
+
+    Raises:
+        StopRun: There is no such folder.
+    """
+    if is_path(processor) and not os.path.isdir(processor):
+        raise StopRun(
+            f"these packs hold original files, and the processor that decodes them is not where it lay when they were "
+            f"packed: there is no folder {processor} on this machine",
+            HINT,
+        )

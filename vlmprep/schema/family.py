@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmprep.schema.conversation import Media, Sample
-from vlmprep.schema.errors import RefuseSample
+from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.schema.media import Loader, MediaCount, MediaSize
 from vlmprep.schema.pixels import PixelRule
 
-__all__ = ["DEFAULT_MAX_CLIP_BYTES", "Encoded", "Family", "FamilySettings", "Tokens", "no_media"]
+__all__ = [
+    "DEFAULT_MAX_CLIP_BYTES",
+    "PROCESSOR_HINT",
+    "Encoded",
+    "Family",
+    "FamilySettings",
+    "Tokens",
+    "check_processor",
+    "is_path",
+    "no_media",
+]
 
 DEFAULT_MAX_CLIP_BYTES = 2 << 30
 """Of frames in RGB, as many as the processor samples: 776 frames of 1280 x 720."""
+PROCESSOR_HINT = (
+    "Give a folder made by processor.save_pretrained(...) or a hub name such as Qwen/Qwen2.5-VL-7B-Instruct."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -229,3 +243,20 @@ class FamilySettings:
     """Clips whose sampled frames take more, decoded, are refused."""
     options: tuple[tuple[str, Any], ...] = ()
     """Keyword arguments of the processor's from_pretrained, such as ("max_pixels", 1003520)."""
+
+
+def is_path(processor: str) -> bool:
+    """Whether a processor's name can be no hub name: `./p`, `/data/p`, `~/p`, `p/`, `a/b/c`."""
+    return processor.startswith((".", "/", "~")) or "/" in processor.partition("/")[2] or processor.endswith("/")
+
+
+def check_processor(processor: str) -> None:
+    """Look for a processor that is named by a path; the hub would be asked for it in vain.
+
+    Raises:
+        StopRun: There is no such folder.
+    """
+    if is_path(processor) and not os.path.isdir(processor):
+        raise StopRun(
+            f"the processor {processor!r} cannot be loaded: there is no such folder on this machine", PROCESSOR_HINT
+        )

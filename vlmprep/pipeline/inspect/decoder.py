@@ -9,7 +9,7 @@ from dataclasses import replace
 from vlmprep.families.fingerprint import fingerprint
 from vlmprep.families.loading import load_family
 from vlmprep.schema.errors import StopRun
-from vlmprep.schema.family import Family, FamilySettings
+from vlmprep.schema.family import Family, FamilySettings, is_path
 from vlmprep.shardformat.manifest import Manifest
 
 __all__ = ["Decoder", "find_decoder"]
@@ -74,9 +74,7 @@ def find_decoder(
 def may_be_folder(name: str) -> bool:
     """Whether a name reads as a path: `./p`, `/data/p`, `~/p`, `p/`, `a/b/c`, or `a/b` where there is a folder `a`."""
     first, _, rest = name.partition("/")
-    return (
-        name.startswith((".", "/", "~")) or "/" in rest or name.endswith("/") or (bool(rest) and os.path.isdir(first))
-    )
+    return is_path(name) or (bool(rest) and os.path.isdir(first))
 
 
 def is_here(name: str) -> bool:
