@@ -33,8 +33,7 @@ class Loader:
     middle and iterating again goes on where it stopped; at the end of an epoch the next one begins. Every rank gets the
     same number of steps.
 
-        for epoch in range(num_epochs):
-            loader.set_epoch(epoch)
+        while loader.epoch < num_epochs:
             for batch in loader:
                 ...
 
