@@ -46,7 +46,7 @@ from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.row_files import open_rows
 from vlmprep.sources.spec import find_sources
 
-TIMES = 3
+ROUNDS = 5
 LARGE_ROW = {
     "id": "row",
     "messages": [{"role": "user", "content": 'Q "[{,' * 100}, {"role": "assistant", "content": "x" * 2_000}],
@@ -54,14 +54,11 @@ LARGE_ROW = {
 }
 
 
-def seconds_of(work: Callable[[], object], *, times: int = 1) -> float:
-    """CPU seconds of a call; the least of several."""
-    found = []
-    for _ in range(times):
-        before = time.process_time()
-        work()
-        found.append(time.process_time() - before)
-    return min(found)
+def seconds_of(work: Callable[[], object]) -> float:
+    """CPU seconds of a call."""
+    before = time.process_time()
+    work()
+    return time.process_time() - before
 
 
 def rows_of(path: Path, settings: CountSettings, out: Path) -> list[dict[str, Any]]:
@@ -114,7 +111,7 @@ def write_all(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
 
 
 def measure(path: Path, settings: CountSettings, out: Path) -> tuple[float, ...]:
-    """Seconds of the copy, of finding, of reading and converting, of the whole estimate; and the number of rows."""
+    """Seconds of the copy; the least of finding, of reading and converting, of the whole estimate; and the number of rows."""
     (spec,) = find_sources([str(path)])
     reader = row_reader(spec, settings)
 
@@ -128,22 +125,25 @@ def measure(path: Path, settings: CountSettings, out: Path) -> tuple[float, ...]
 
     refused: list[int] = []
     copy = seconds_of(lambda: open_rows(spec.path))
-    chunks: list[Any] = []
-    found = seconds_of(lambda: chunks.extend(open_rows(spec.path).chunks()))
     file = open_rows(spec.path)
-    read = seconds_of(convert, times=TIMES)
+    chunks = list(file.chunks())
+    rounds = [
+        (
+            seconds_of(lambda: list(open_rows(spec.path).chunks())),
+            seconds_of(convert),
+            seconds_of(lambda at=at: estimate([str(path)], settings, out / str(at), LocalEngine(0), Silent())),
+        )
+        for at in range(ROUNDS)
+    ]
     if refused:
         raise SystemExit(f"{path.name}: {len(refused)} rows are refused, for example {refused[0]}")
-    outs = iter(range(TIMES))
-    whole = seconds_of(
-        lambda: estimate([str(path)], settings, out / str(next(outs)), LocalEngine(0), Silent()), times=TIMES
-    )
-    return copy, found, read, whole, sum(chunk.num_rows for chunk in chunks)
+    return copy, *map(min, zip(*rounds, strict=True)), sum(chunk.num_rows for chunk in chunks)
 
 
 def table_of_kinds(source: Path | None, processor: str | None, num_samples: int) -> Table:
     """Every kind of file, one a line."""
-    table = Table("file", "MB", "rows", "copy s", "find s", "read s", "estimate s", "share")
+    columns = ("MB", "rows", "copy, s", "find, us a row", "read, us a row", "estimate, us a row", "share")
+    table = Table("file", *columns)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["VLMPREP_CACHE"] = str(folder / "cache")
@@ -164,7 +164,8 @@ def table_of_kinds(source: Path | None, processor: str | None, num_samples: int)
                 path.name,
                 f"{path.stat().st_size / 1e6:.1f}",
                 str(num_rows),
-                *(f"{each:.2f}" for each in (copy, found, read, whole)),
+                f"{copy:.2f}",
+                *(f"{each / num_rows * 1e6:.0f}" for each in (found, read, whole)),
                 f"{(found + read) / whole:.1%}",
             )
     return table

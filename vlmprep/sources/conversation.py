@@ -135,6 +135,9 @@ class RowReader:
         if role_key not in value:
             raise RefuseSample("missing-role", f"message {at} has no {role_key!r}; it has {names(value)}")
         role = role_of(at, value[role_key], tags)
+        content = value.get(content_key)
+        if isinstance(content, str) and len(value) == 2 and role != FUNCTION_CALL:  # most messages are these two alone
+            return Message(role=role, parts=self._parts(at, content, columns))
         refuse_words_of_others(at, role, value)
         words: dict[str, Any] = {
             "name": own_text(at, value, "name"),
@@ -142,7 +145,6 @@ class RowReader:
             "learn": is_learned(at, role, value),
             "reasoning": thought_of(at, value),
         }
-        content = value.get(content_key)
         if role == FUNCTION_CALL:
             return Message(role="assistant", parts=(), tool_calls=calls_of_text(at, content), **words)
         calls = calls_of_message(at, value)

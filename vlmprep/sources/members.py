@@ -21,11 +21,12 @@ from vlmprep.sources.wording import names, shown
 __all__ = ["record_of_members"]
 
 CAPTIONS = ("txt", "caption", "text")
-ENDINGS: dict[MediaKind, frozenset[str]] = {
-    "image": frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "img"}),
-    "video": frozenset({"mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg"}),
-    "audio": frozenset({"wav", "mp3", "flac", "ogg", "opus", "m4a", "aac"}),
+ENDINGS: dict[MediaKind, tuple[str, ...]] = {
+    "image": ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "img"),
+    "video": ("mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg"),
+    "audio": ("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac"),
 }
+KINDS = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
 SOURCES = {"image_url", "video_url", "audio_url", "path", "url", "frames"} | set(MEDIA_COLUMNS)
 """Names in content parts under which media stand."""
 
@@ -45,8 +46,10 @@ def record_of_members(key: str, members: Mapping[str, bytes], own: Mapping[str, 
     record = _record(key, members, media)
     if not any(isinstance(record.get(name), (str, int)) for name in ID_COLUMNS):
         record["id"] = key
+    if not media:
+        return record
     files = _Files(key, members, media)
-    columns = {kind: [own[f"{kind}s"]] if f"{kind}s" in own else usual for kind, usual in MEDIA_COLUMNS.items()}
+    columns = {kind: (own[f"{kind}s"],) if f"{kind}s" in own else usual for kind, usual in MEDIA_COLUMNS.items()}
     for kind, candidates in columns.items():
         for name in candidates:
             if record.get(name):
@@ -59,8 +62,7 @@ def record_of_members(key: str, members: Mapping[str, bytes], own: Mapping[str, 
 
 def _kind(name: str) -> MediaKind | None:
     """What a member is by the ending of its name; None for texts and all else."""
-    ending = name.rpartition(".")[2].lower()
-    return next((kind for kind, endings in ENDINGS.items() if ending in endings), None)
+    return KINDS.get(name.rpartition(".")[2].lower())
 
 
 def _record(key: str, members: Mapping[str, bytes], media: Mapping[str, MediaKind]) -> dict[str, Any]:

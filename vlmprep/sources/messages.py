@@ -56,7 +56,7 @@ def role_of(at: int, role: Any, tags: Mapping[str, str]) -> str:
     Raises:
         RefuseSample: It is none that is known.
     """
-    own = {tags[tag]: name for tag, name in OWN_ROLES.items() if tag in tags}
+    own = {tags[tag]: name for tag, name in OWN_ROLES.items() if tag in tags} if tags else {}
     known = own.get(role) or ROLES.get(role) if isinstance(role, str) else None
     if known is None:
         raise RefuseSample(

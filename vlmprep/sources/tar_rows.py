@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.blobs import BlobRow, blob_row, refused_row
@@ -32,8 +32,7 @@ CHECKSUM_BLANKS = b" " * 8
 ADLER_PRIME = 65_521
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """A file of a tar, or what stands in its place."""
 
     name: str
@@ -44,6 +43,7 @@ class Member:
     start: int
     """Of its content."""
     size: int
+    """Of its content, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
