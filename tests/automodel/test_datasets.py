@@ -147,6 +147,20 @@ def test_ranks_take_every_nth_of_the_rows_that_are_drawn(tmp_path: Path, ratio: 
     assert len(found) == len(drawn)
 
 
+@pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 2), (None, 2), (0, 0)])
+def test_ranks_that_are_not_there_are_told(tmp_path: Path, rank: int | None, world_size: int):
+    path = str(write_jsonl(tmp_path / "a.jsonl", numbered(3)))
+    with pytest.raises(ValueError, match="rank must be one of"):
+        _load_jsonl_for_rank(path, 1.0, rank, world_size)
+    assert _load_jsonl_for_rank(path, 1.0, rank, None)[0] == numbered(3)
+
+
+@pytest.mark.parametrize("ratio", [-0.5, float("nan"), float("inf")])
+def test_ratios_that_say_nothing_are_told(tmp_path: Path, ratio: float):
+    with pytest.raises(ValueError, match="sample_ratio must be a number of at least 0"):
+        _load_jsonl_for_rank(str(write_jsonl(tmp_path / "a.jsonl", numbered(3))), ratio, 0, 1)
+
+
 def test_arrays_are_shared_like_lines(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(numbered(7), indent=1))

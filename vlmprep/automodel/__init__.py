@@ -9,7 +9,7 @@ pp_media      media beside the schedule of a pipeline
 
 What stands behind the names, one file each:
 
-conversations.py  an example's conversation: texts, media, what the chat template sees of it
+examples.py       examples to conversations, checked; conversations.py: their texts, media, what the chat template sees of them
 given.py          media as examples give them
 media.py          media as processors take them: clips through PyAV, sounds at the processor's rate
 labels.py         labels by construction on a batch's tokens

@@ -21,8 +21,9 @@ from torch import Tensor
 from vlmprep.automodel.batches import Batch, Call, collate
 from vlmprep.automodel.conversations import assistant_text as _extract_assistant_text
 from vlmprep.automodel.conversations import count_media as _count_media_per_sample
-from vlmprep.automodel.conversations import ensure_rgb as _ensure_rgb
 from vlmprep.automodel.conversations import extract_media as _extract_media_from_conversations
+from vlmprep.automodel.examples import conversations_of
+from vlmprep.automodel.examples import ensure_rgb as _ensure_rgb
 from vlmprep.automodel.gemma4 import MODEL_TURN as _GEMMA4_MODEL_TURN
 from vlmprep.automodel.gemma4 import THINKING_PREFIX as _GEMMA4_THINKING_PREFIX
 from vlmprep.automodel.gemma4 import inject_thinking_prefix_tokens as _inject_thinking_prefix_tokens
@@ -167,7 +168,7 @@ def neat_packed_vlm_collater(
 
 
 def _collated(examples: Examples, processor: Any, call: Call) -> Batch:
-    return collate(examples, _ensure_rgb([example["conversation"] for example in examples]), processor, call)
+    return collate(examples, conversations_of(examples), processor, call)
 
 
 def _in_bfloat16(batch: Batch) -> Batch:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
-from PIL import Image
-
 from vlmprep.schema.conversation import Media, MediaKind, Message, Part, Sample, Text
 from vlmprep.schema.errors import RefuseSample
 from vlmprep.sources.messages import SWITCHES, WORDS_OF_ASSISTANTS, is_learned, own_text, thought_of
@@ -24,7 +22,6 @@ __all__ = [
     "Medium",
     "assistant_text",
     "count_media",
-    "ensure_rgb",
     "extract_media",
     "for_template",
     "media_of",
@@ -137,33 +134,6 @@ def count_media(conversations: Sequence[Conversation]) -> tuple[list[int], list[
         [kind_of(item) for message in conversation for item in items_of(message)] for conversation in conversations
     ]
     return [found.count("image") for found in kinds], [found.count("video") for found in kinds]
-
-
-def ensure_rgb(conversations: Sequence[Conversation]) -> list[list[dict[str, Any]]]:
-    """The same conversations with every PIL image in RGB, frames of clips included, by PIL's own conversion.
-
-    The conversations that came in are left as they are: they may be a data set's own.
-    """
-    return [[_message_in_rgb(message) for message in conversation] for conversation in conversations]
-
-
-def _message_in_rgb(message: Mapping[str, Any]) -> dict[str, Any]:
-    content = message.get("content")
-    if not isinstance(content, Sequence) or isinstance(content, str):
-        return dict(message)
-    return {**message, "content": [_item_in_rgb(item) if isinstance(item, Mapping) else item for item in content]}
-
-
-def _item_in_rgb(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _in_rgb(value) for key, value in item.items()}
-
-
-def _in_rgb(value: Any) -> Any:
-    if isinstance(value, Image.Image):
-        return value.convert("RGB")
-    if isinstance(value, list) and any(isinstance(frame, Image.Image) for frame in value):
-        return [_in_rgb(frame) for frame in value]
-    return value
 
 
 def assistant_text(message: Mapping[str, Any]) -> str:

@@ -135,6 +135,7 @@ def _load_jsonl_for_rank(
         (this rank's rows, how many rows the file has).
 
     Raises:
+        ValueError: There is no such rank, or no such ratio.
         StopRun: The file cannot be read, or one of these rows is no JSON object.
     """
     rows, _, total = rows_of_rank(str(file_path), sample_ratio, rank, world_size)
@@ -189,7 +190,7 @@ def make_meta_dataset(
         kwargs: Not read, as in the reference.
 
     Raises:
-        ValueError: A name is not in the file, or it is no meta file.
+        ValueError: A name is not in the file, it is no meta file, or there is no such rank.
         StopRun: A file cannot be read, or a row makes no example; the message names both.
     """
     check_policy(failures, "raise", "refuse")

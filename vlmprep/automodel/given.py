@@ -40,7 +40,9 @@ def given_medium(kind: MediaKind, value: Any, *, from_web: bool = True) -> Media
         return Media(kind=kind, frames=frames)
     value = inside(value) if isinstance(value, Mapping) else value
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(value, str) or value.startswith("data:"):
+    if not isinstance(value, str | bytes):
+        raise RefuseSample("bad-media-path", f"{kind} is {type(value).__name__}, expected a path, a URL or bytes")
+    if isinstance(value, bytes) or value.startswith("data:"):
         return MENTIONS.medium(kind, value)
     if is_on_the_web(value) and not from_web:
         raise RefuseSample("remote-media", f"{clipped(value)} is remote; download it first")

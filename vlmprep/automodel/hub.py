@@ -95,7 +95,8 @@ def load_named(name: str, path_or_dataset: Any, split: str) -> NamedExamples:
     try:
         rows: Any = _saved(datasets, where, split) if _is_saved(where) else datasets.load_dataset(where, split=split)
     except Exception as error:  # its builders raise whatever their data sets lead them to
-        raise StopRun(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+        cause = error.__cause__ or error  # where its builders wrap what went wrong
+        raise StopRun(f"{where} cannot be loaded: {type(cause).__name__}: {cause}") from error
     for column, feature in getattr(rows, "features", {}).items():
         if isinstance(feature, datasets.Audio):  # decoded here, by libsndfile, as everywhere
             rows = rows.cast_column(column, datasets.Audio(decode=False))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vlmprep.automodel.batches import Batch, Call, collate, finished, pad_id, padded, too_long
-from vlmprep.automodel.conversations import Conversation, ensure_rgb, media_of
+from vlmprep.automodel.conversations import Conversation, media_of
+from vlmprep.automodel.examples import conversations_of
 from vlmprep.automodel.labels import build_labels
 from vlmprep.automodel.media import image_of
 from vlmprep.automodel.templates import rendered
@@ -57,7 +58,7 @@ def expand_image_tokens(
 
 def collate_kimi_k25(examples: Sequence[Mapping[str, Any]], processor: Any, max_length: int | None) -> Batch:
     """Collate for the processor of transformers, which expands by itself, or for the published remote code, which does not."""
-    conversations: list[Conversation] = list(ensure_rgb([example["conversation"] for example in examples]))
+    conversations: list[Conversation] = list(conversations_of(examples))
     if "medias" not in inspect.signature(type(processor).__call__).parameters:
         return collate(examples, conversations, processor, Call(max_length=max_length, padding_side="right"))
     samples = [_expanded(conversation, processor) for conversation in conversations]

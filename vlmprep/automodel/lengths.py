@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlmprep.automodel.batches import too_long
-from vlmprep.automodel.conversations import Conversation, ensure_rgb, media_of
+from vlmprep.automodel.conversations import Conversation, media_of
+from vlmprep.automodel.examples import ensure_rgb
 from vlmprep.automodel.media import load_media
 from vlmprep.automodel.templates import rendered
 

@@ -35,10 +35,6 @@ class Share:
     world_size: int | None = None
     """None: all rows."""
 
-    def __post_init__(self) -> None:
-        if self.world_size is not None and not (self.world_size >= 1 and 0 <= (self.rank or 0) < self.world_size):
-            raise ValueError(f"rank must be one of 0..{self.world_size - 1}, got {self.rank}")
-
 
 def share_of(shard_data: bool, rank: int | None, world_size: int | None) -> Share:
     """Which rows this process loads; what is not said is asked of torch.distributed.
@@ -74,7 +70,7 @@ def load_meta(path: str, dataset_names: Sequence[str] | None, share: Share, poli
         policy: `raise` where a row makes no example, or `refuse` to leave it out.
 
     Raises:
-        ValueError: A name is not in the file, or the file is no meta file.
+        ValueError: A name is not in the file, the file is no meta file, or there is no such rank.
         StopRun: A file cannot be read, or a row makes no example; the message names both.
     """
     started = time.monotonic()

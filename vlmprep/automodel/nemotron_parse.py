@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vlmprep.automodel.batches import Batch, counted, shifted
-from vlmprep.automodel.conversations import Conversation, assistant_text, ensure_rgb, media_of
+from vlmprep.automodel.conversations import Conversation, assistant_text, media_of
+from vlmprep.automodel.examples import conversations_of
 from vlmprep.automodel.labels import tokens_behind
 from vlmprep.automodel.media import image_of
 from vlmprep.schema.errors import RefuseSample
@@ -39,7 +40,7 @@ def collate_nemotron_parse(examples: Sequence[Mapping[str, Any]], processor: Any
     Raises:
         RefuseSample: Not one image and one answer, or tokens that are not the text's.
     """
-    pages = [_page(conversation, row) for row, conversation in enumerate(ensure_rgb(_conversations(examples)))]
+    pages = [_page(conversation, row) for row, conversation in enumerate(conversations_of(examples))]
     texts = [task_prompt + target for _, target in pages]
     batch: Batch = processor(images=[image for image, _ in pages], text=texts, padding=True, return_tensors="pt")
     if "pixel_values" in batch:
@@ -50,10 +51,6 @@ def collate_nemotron_parse(examples: Sequence[Mapping[str, Any]], processor: Any
     batch["decoder_input_ids"] = batch["input_ids"]
     batch["decoder_attention_mask"] = batch["attention_mask"]
     return counted(batch, [1] * len(pages), [])
-
-
-def _conversations(examples: Sequence[Mapping[str, Any]]) -> list[Conversation]:
-    return [example["conversation"] for example in examples]
 
 
 def _page(conversation: Conversation, row: int) -> tuple[Any, str]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmprep.automodel.batches import Batch, Call, collate, finished
-from vlmprep.automodel.conversations import Conversation, ensure_rgb, items_of, media_of
+from vlmprep.automodel.conversations import Conversation, items_of, media_of
+from vlmprep.automodel.examples import conversations_of
 from vlmprep.automodel.labels import build_labels
 from vlmprep.automodel.media import audio_rate, image_of, sound_of
 from vlmprep.automodel.templates import rendered
@@ -29,7 +30,7 @@ def collate_phi4(examples: Sequence[Mapping[str, Any]], processor: Any) -> Batch
     Raises:
         RefuseSample: A conversation has other numbers of tags and sounds, or a medium cannot be read.
     """
-    rows = ensure_rgb([example["conversation"] for example in examples])
+    rows = conversations_of(examples)
     if "audios" in inspect.signature(type(processor).__call__).parameters:
         return _remote(examples, list(rows), processor)
     placed = [with_sounds(conversation, example) for conversation, example in zip(rows, examples, strict=True)]

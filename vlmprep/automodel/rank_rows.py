@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from math import floor
+from math import floor, inf
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.blobs import RowData
@@ -28,15 +28,20 @@ def rows_of_rank(
         sample_ratio: How often rows are used: below 1 a seeded sample of all rows, in the order in which it is drawn;
             above 1 all of them several times, and of the rest a sample.
         rank: Which of the ranks.
-        world_size: How many there are; None or 1: all rows.
+        world_size: How many there are; None: all rows, whatever the rank.
 
     Returns:
         The rows, `drawn[rank::world_size]`; how many they are; how many rows the file has.
 
     Raises:
+        ValueError: There is no such rank, or no such ratio.
         StopRun: The file cannot be read.
     """
-    first, step = (rank or 0, world_size) if world_size is not None and world_size > 1 else (0, 1)
+    first, step = (0, 1) if world_size is None else (rank, world_size)
+    if first is None or not 0 <= first < step:
+        raise ValueError(f"rank must be one of 0..{step - 1}, got {first}")
+    if not 0 <= sample_ratio < inf:
+        raise ValueError(f"sample_ratio must be a number of at least 0, got {sample_ratio}")
     try:
         if path.endswith(TEXT) and sample_ratio == 1.0:
             rows, total = _every(path, first, step)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import soundfile
 from PIL import Image
 
 from vlmprep.automodel.conversations import medium_in, sample_of
+from vlmprep.automodel.examples import conversation_of
 from vlmprep.automodel.given import given_medium, is_encoded
 from vlmprep.automodel.phi4 import with_sounds
 from vlmprep.schema.conversation import Media, MediaKind, Sample
@@ -38,10 +40,7 @@ def sample_of_example(example: Any, row: int) -> Sample:
     Raises:
         RefuseSample: It makes no conversation.
     """
-    conversation = example.get("conversation") if isinstance(example, Mapping) else None
-    if not isinstance(conversation, Sequence) or isinstance(conversation, str) or not conversation:
-        raise RefuseSample("no-messages", "an example has no 'conversation' with messages in it")
-    placed = with_sounds(conversation, example)
+    placed = with_sounds(conversation_of(example), example)
     sample = sample_of(placed, row, media_of_item)
     return replace(sample, source=SOURCE, tools=tools_of(example, {}))
 
@@ -97,9 +96,11 @@ def lossless_sound(value: Any) -> bytes:
 
 def example_bytes(example: Any) -> bytes:
     """What an example says, as bytes to tell it from others by; decoded media by kind and size alone."""
-    return json.dumps(example, sort_keys=True, default=_told, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return json.dumps(example, default=_told, skipkeys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _told(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
     size = getattr(value, "size", None) or getattr(value, "shape", None)
     return value.hex() if isinstance(value, bytes) else f"{type(value).__name__} {size}"

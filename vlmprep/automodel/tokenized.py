@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vlmprep.automodel.conversations import Conversation, ensure_rgb, items_of, kind_of, medium_in
+from vlmprep.automodel.conversations import Conversation, items_of, kind_of, medium_in
 from vlmprep.automodel.documents import ExampleDocuments, Examples, FakeChoice
+from vlmprep.automodel.examples import ensure_rgb
 from vlmprep.automodel.failures import Failures, Policy, check_policy
 from vlmprep.automodel.fake_image import _conversation_has_media as has_pictures
 from vlmprep.automodel.fake_image import inject_fake_image_into_conversation

@@ -90,7 +90,8 @@ def hub_files(name: str) -> Iterator[tuple[str, str]]:
     try:
         loaded: Any = datasets.load_dataset(where, config, split=split)
     except Exception as error:  # its builders raise whatever their data sets lead them to
-        raise StopRun(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+        cause = error.__cause__ or error  # where its builders wrap what went wrong
+        raise StopRun(f"{name} cannot be loaded: {type(cause).__name__}: {cause}") from error
     splits = {split: loaded} if split else loaded
     for each, data in splits.items():
         if not data.cache_files:
