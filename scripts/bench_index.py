@@ -5,7 +5,8 @@
     python scripts/bench_index.py --packs 1000000 --ranks 4 --workers 1
 
 The index is made up. Core seconds are of the process that is measured. Proportional memory (PSS, as Linux tells it) counts a page
-that n processes share as an n-th in each, so the sum is what the host has to have.
+that n processes share as an n-th in each, so the sum is what the host has to have. Forked Python shares less and less of its own
+heap, whatever it opened: so the same ranks and workers open a small set, too, and the difference is what the great one costs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,20 @@ from vlmprep.shardformat.manifest import FileRecord, Manifest, RowCounts
 from vlmprep.shardformat.shardrecords import ShardRecord, ShardRecords
 
 PACKS_PER_SHARD = 300
+SMALL = 3_000
+"""Packs of the set that costs nothing."""
+STAGES = ("before", "opened", "in an epoch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """All processes of a host at one time."""
+
+    num_processes: int
+    own: float
+    """Megabytes that are no file's."""
+    pages: float
+    """Megabytes of the index's pages."""
 
 
 def main() -> None:
@@ -48,19 +64,25 @@ def main() -> None:
         open_it(arguments.open)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_index(Path(folder), arguments.packs)
-        subprocess.run([sys.executable, __file__, "--open", folder], check=True)
-        host(Path(folder), arguments.ranks, arguments.workers)
+        great, small = Path(folder, "great"), Path(folder, "small")
+        make_index(great, arguments.packs)
+        make_index(small, SMALL)
+        subprocess.run([sys.executable, __file__, "--open", str(great)], check=True)
+        ranks, workers = arguments.ranks, arguments.workers
+        print(f"{ranks} ranks of {workers} forked workers each, together, proportional memory (PSS) more than before:")
+        compare(host(great, ranks, workers), host(small, ranks, workers), arguments.packs)
 
 
 def make_index(root: Path, num_packs: int) -> None:
     """A manifest, an index and empty space where shards would be."""
+    root.mkdir()
     size = 4 << 20
     numbers = np.arange(num_packs)
     inside = numbers % PACKS_PER_SHARD
     columns = {name: np.ones(num_packs, PACKS.field(name).type.to_pandas_dtype()) for name in PACKS.names}
     columns |= {"shard": (numbers // PACKS_PER_SHARD).astype(np.int32), "offset": inside * size}
     columns |= {"size": np.full(num_packs, size), "cost": 1000 + inside.astype(float)}
+    columns |= {"num_label_tokens": np.full(num_packs, 3000, np.int32)}
     write_index(root / "packs.arrow", columns)
     (root / "samples.parquet").touch()
     (root / "shards").mkdir()
@@ -121,30 +143,38 @@ def first_step(loader: Loader) -> list[Any]:
     return [steps, next(steps)]
 
 
-def host(root: Path, ranks: int, workers: int) -> None:
-    """Proportional memory of all ranks with their workers, at rest and in an epoch."""
+def host(root: Path, ranks: int, workers: int) -> list[Stage]:
+    """Proportional memory of all ranks with their workers: before the set is opened, at rest, and in an epoch."""
     context = multiprocessing.get_context("spawn")
-    sums: dict[str, float] = {}
     pipes, processes = [], []
     for rank in range(ranks):
         mine, theirs = context.Pipe()
         processes.append(context.Process(target=run_rank, args=(root, rank, ranks, workers, theirs)))
         pipes.append(mine)
         processes[-1].start()
-    print(f"{ranks} ranks of {workers} forked workers each, together, proportional memory (PSS):")
-    for stage in ("before", "opened", "in an epoch"):
-        families = [pipe.recv() for pipe in pipes]  # every rank stands still
-        sums[stage] = sum(proportional(pid) for family in families for pid in family)
-        mapped = sum(proportional(pid, "packs.arrow") for family in families for pid in family)
-        processes_now = sum(map(len, families))
-        print(
-            f"  {stage:<12}{processes_now:3d} processes {sums[stage]:8.0f} MB, {sums[stage] - sums['before']:6.0f} more; "
-            f"of the index's pages {mapped:5.0f}"
-        )
+    stages = []
+    for _ in STAGES:
+        pids = [pid for pipe in pipes for pid in pipe.recv()]  # every rank stands still
+        own, pages = sum(map(own_memory, pids)), sum(map(index_pages, pids))
+        stages.append(Stage(num_processes=len(pids), own=own, pages=pages))
         for pipe in pipes:
             pipe.send(None)
     for process in processes:
         process.join()
+    return stages
+
+
+def compare(great: list[Stage], small: list[Stage], num_packs: int) -> None:
+    """What the great set takes, and what processes take of themselves, whatever they open."""
+    print(
+        f"  {'':<12}{'processes':>10}{num_packs:>14,} packs{SMALL:>10,} packs{'the set itself':>17}{'and pages of its index':>25}"
+    )
+    for name, of_great, of_small in list(zip(STAGES, great, small, strict=True))[1:]:
+        more, usual = of_great.own - great[0].own, of_small.own - small[0].own
+        print(
+            f"  {name:<12}{of_great.num_processes:>10}{more:>17.0f} MB{usual:>13.0f} MB{more - usual:>14.0f} MB"
+            f"{of_great.pages - of_small.pages:>22.0f} MB"
+        )
 
 
 def run_rank(root: Path, rank: int, ranks: int, workers: int, pipe: Any) -> None:
@@ -181,17 +211,22 @@ def work(packs: Any, ready: Any, seed: int) -> None:
     time.sleep(3600)
 
 
-def proportional(pid: int, name: str = "") -> float:
-    """Megabytes of a process, pages shared with others by halves, thirds and so on; of one mapped file, or of everything."""
-    lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
-    total, counts = 0, not name
-    for line in lines:
+def own_memory(pid: int) -> float:
+    """Megabytes of a process that are no file's, pages shared with others by halves, thirds and so on."""
+    lines = dict(each.split(":", 1) for each in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return sum(int(lines[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) * 1.024e-3
+
+
+def index_pages(pid: int) -> float:
+    """Megabytes of packs.arrow that a process has mapped and read, shared as before."""
+    total, counts = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         head = line.split()
         if "-" in head[0] and not head[0].endswith(":"):
-            counts = not name or head[-1].endswith(name)
+            counts = head[-1].endswith("packs.arrow")
         elif head[0] == "Pss:" and counts:
             total += int(head[1])
-    return total / 1000 * 1.024
+    return total * 1.024e-3
 
 
 def resident(line: str = "VmRSS") -> float:

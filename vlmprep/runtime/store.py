@@ -91,7 +91,7 @@ class LocalStore:
         found = {}
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError):
-                found[name] = (self.root / name).stat().st_size
+                found[name] = os.stat(f"{self.where}/{name}").st_size  # a Path for each would take longer than the rest
         return found
 
     def read(self, name: str) -> bytes:
