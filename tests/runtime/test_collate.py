@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from tests.packsets import text_pack
 from vlmprep.runtime.collate import Pack, documents, hf, neat
 from vlmprep.runtime.forms import ModelForm, form_of
+from vlmprep.runtime.offers import check_hf, check_neat
 
 
 def pack(pack_id: int, lengths: tuple[int, ...], images: int = 0, axes: int = 1) -> Pack:
@@ -161,6 +163,10 @@ def test_a_config_says_what_layers_look_at() -> None:
     assert form_of("gemma4").open_question is not None
     linear = SimpleNamespace(layer_types=["linear_attention", "full_attention"])
     assert form_of("one that nobody knows", linear).recurrent
+    chunked = form_of("one that nobody knows", SimpleNamespace(layer_types=["chunked_attention", "full_attention"]))
+    for check in (partial(check_neat, chunked, "sdpa"), partial(check_hf, 1, "sdpa", chunked)):
+        with pytest.raises(ValueError, match=r"whose layers are chunked_attention\. Use collate='documents'"):
+            check()
     text.use_bidirectional_attention = "all"
     with pytest.raises(ValueError, match="use_bidirectional_attention='all'"):
         form_of("gemma4", SimpleNamespace(text_config=text))

@@ -6,12 +6,14 @@ model's config.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["ModelForm", "form_of"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+_WITH_STATE = {"linear_attention", "mamba", "conv", "hybrid", "hybrid_sliding"}
+_WITHOUT_ATTENTION = {"moe", "mlp", "dense", "sparse"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +26,8 @@ class ModelForm:
     """Whether forward takes `mm_token_type_ids`."""
     token_types_name: str = "mm_token_type_ids"
     """What forward calls them."""
-    only_documents: bool = False
-    """Whether transformers has no form for packs of this family: images see themselves whole in every layer."""
+    only_documents: str | None = None
+    """Why there is no form for packs of this model; None: there is."""
     recurrent: bool = False
     """Whether layers carry a state from token to token, which no attention mask stops (gated delta nets, Mamba)."""
     layers: tuple[str, ...] = (FULL,)
@@ -45,6 +47,8 @@ class ModelForm:
     """What must be known of the model's config before packs can be kept apart; None: nothing."""
 
 
+_WHOLE_IMAGES = "images see themselves whole in every layer"
+
 _FORMS = {
     form.family: form
     for form in (
@@ -59,7 +63,7 @@ _FORMS = {
         ModelForm(family="kimi_k25", token_types=False),
         ModelForm(family="kimi_vl", token_types=False),
         ModelForm(family="gemma4", layers=(FULL, SLIDING), open_question="text_config.use_bidirectional_attention"),
-        ModelForm(family="gemma3", token_types_name="token_type_ids", only_documents=True),
+        ModelForm(family="gemma3", token_types_name="token_type_ids", only_documents=_WHOLE_IMAGES),
         ModelForm(family="phi4_multimodal", token_types=False, one_projection=True, sounds_see_padding=True),
         ModelForm(family="nemotron_h_omni", token_types=False, recurrent=True),
         ModelForm(family="llava_onevision", token_types=False),
@@ -79,32 +83,30 @@ def form_of(family: str, config: Any = None) -> ModelForm:
         config: The model's config as transformers loads it; None: what the family's name alone says.
 
     Raises:
-        ValueError: The config has layers that packs cannot be kept apart in.
+        ValueError: The config is of a model that does not write.
     """
     named = _FORMS.get(family, ModelForm(family=family))
     if config is None:
         return named
     text = _text_config(config)
-    kinds = tuple(dict.fromkeys(getattr(text, "layer_types", None) or ()))
+    kinds = set(getattr(text, "layer_types", None) or ())
     bidirectional = getattr(text, "use_bidirectional_attention", None)
     if bidirectional not in (None, False, "vision"):
         raise ValueError(f"use_bidirectional_attention={bidirectional!r}: such a model is no model that writes")
     window = getattr(text, "sliding_window", None)
     if not kinds and window is not None and family == "phi4_multimodal":
-        kinds = (SLIDING,)
+        kinds = {SLIDING}
+    others = sorted(kinds - {FULL, SLIDING} - _WITH_STATE - _WITHOUT_ATTENTION)
     layers = tuple(kind for kind in (FULL, SLIDING) if kind in kinds) or (FULL,)
-    return ModelForm(
-        family=family,
-        token_types=named.token_types,
-        token_types_name=named.token_types_name,
-        only_documents=named.only_documents,
-        recurrent=named.recurrent or bool({"linear_attention", "mamba", "conv"} & set(kinds)),
+    return replace(
+        named,
+        only_documents=f"layers are {', '.join(others)}" if others else named.only_documents,
+        recurrent=named.recurrent or bool(_WITH_STATE & kinds),
         layers=layers,
         window=window if SLIDING in layers else None,
         image_blocks=bidirectional == "vision",
-        one_projection=named.one_projection,
-        sounds_see_padding=named.sounds_see_padding,
         short_positions=_short_positions(text),
+        open_question=None,
     )
 
 

@@ -171,10 +171,9 @@ def _check_positions(batch: Sequence[Pack], short_positions: int) -> None:
 
 
 def _check_answered(form: ModelForm, collate: str) -> None:
-    if form.only_documents:
+    if form.only_documents is not None:
         raise ValueError(
-            f"collate={collate!r} has no form for {form.family}, whose images see themselves whole in every layer. "
-            "Use collate='documents'."
+            f"collate={collate!r} has no form for {form.family}, whose {form.only_documents}. Use collate='documents'."
         )
     if form.open_question is not None:
         raise ValueError(
