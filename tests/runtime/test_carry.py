@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from vlmprep.runtime.catalogue import Catalogue
 from vlmprep.runtime.epochs import Epochs
 from vlmprep.runtime.place import Place
 from vlmprep.schema.keyed_order import keyed_order
+from vlmprep.schema.step_order import step_order
 from vlmprep.shardformat.index import PackIndex
 
 NUM_PACKS = 43
@@ -32,6 +34,22 @@ COSTS = np.random.default_rng(0).permutation(np.repeat([900.0, 1000.0, 1500.0], 
 def packs(tmp_path_factory: pytest.TempPathFactory) -> PackSet:
     written = [replace(text_pack(k), cost=float(cost)) for k, cost in enumerate(COSTS)]
     return vlmprep.open(write_pack_set(tmp_path_factory.mktemp("packs") / "set", written, packs_per_shard=6))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def remembered() -> Iterator[None]:
+    """The runs below ask again at every step for the order of an epoch: a pure function, worked out once."""
+    known: dict[Any, NDArray[Any]] = {}
+
+    def order_of(work: NDArray[Any], *key: int, global_batch: int) -> NDArray[Any]:
+        asked = (work.tobytes(), key, global_batch)
+        if asked not in known:
+            known[asked] = step_order(work, *key, global_batch=global_batch)
+        return known[asked].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlmprep.runtime.order.step_order", order_of)
+        yield
 
 
 def loaders(packs: PackSet, ranks: int, global_batch: int, workers: int = 0, **options: Any) -> list[Loader]:
