@@ -7,15 +7,18 @@ import random
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 
+from tests.automodel.examples import processor
 from tests.rank_work import load_shares
 from tests.ranks import run_ranks
 from tests.runs import chat, picture, write_jsonl
 from vlmprep.automodel import datasets as page
 from vlmprep.automodel.conversations import sample_of
 from vlmprep.automodel.datasets import (
+    PreTokenizedDatasetWrapper,
     _collect_sample_stats,
     _convert_sharegpt_to_conversation,
     _ExamplesWithStats,
@@ -283,6 +286,25 @@ def test_data_sets_are_chosen_by_name(meta: Path):
     assert make_meta_dataset(str(meta), [], split="test", anything=1) == []
     with pytest.raises(ValueError, match="nobody; it has one, an_array"):
         make_meta_dataset(str(meta), ["one", "nobody"])
+
+
+def test_a_meta_file_at_a_url_is_read_like_one_at_hand(meta: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VLMPREP_CACHE", str(meta.parent / "cache"))
+    store = fsspec.filesystem("memory")
+    for name in ("a.png", "deep/first.jsonl", "second.json"):
+        store.pipe(f"/from_here/{name}", (meta.parent / name).read_bytes())
+    entries = json.loads(meta.read_text())
+    entries["one"]["media_dir"], entries["an_array"]["file_name"] = ".", "second.json"
+    store.pipe("/from_here/meta.json", json.dumps(entries).encode())
+    there, here = make_meta_dataset("memory://from_here/meta.json"), make_meta_dataset(str(meta))
+    assert asked(there) == asked(here)
+    assert there[0]["conversation"][0]["content"][0]["image"] == "memory://from_here/a.png"
+    of_rank = make_meta_dataset("memory://from_here/meta.json", ["one"], shard_data=True, rank=1, world_size=2)
+    assert asked(of_rank) == ["Q1", "Q3"]
+    tokenized = [PreTokenizedDatasetWrapper(rows, processor("qwen2_5_vl"))[0] for rows in (there, here)]
+    assert torch.equal(tokenized[0]["pixel_values"], tokenized[1]["pixel_values"])
+    with pytest.raises(StopRun, match="from_here"):
+        make_meta_dataset("memory://from_here/none.json")
 
 
 def test_ranks_share_the_rows_of_every_data_set(meta: Path, caplog):

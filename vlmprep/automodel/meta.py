@@ -19,6 +19,8 @@ from vlmprep.schema.errors import RefuseSample, StopRun
 from vlmprep.sources.blobs import RowData
 from vlmprep.sources.conversation import RowReader
 from vlmprep.sources.meta import read_meta
+from vlmprep.sources.remote import local_copy
+from vlmprep.sources.row_files import ENDINGS
 from vlmprep.sources.rows import RawRow
 from vlmprep.sources.spec import SourceSpec, find_sources
 
@@ -64,7 +66,7 @@ def load_meta(path: str, dataset_names: Sequence[str] | None, share: Share, poli
     """Load the data sets of a meta file, in its order, and say how long it took.
 
     Args:
-        path: Of the meta file.
+        path: Of the meta file, local or at a URL.
         dataset_names: Which of them, in this order; None: all.
         share: Which rows.
         policy: `raise` where a row makes no example, or `refuse` to leave it out.
@@ -86,7 +88,7 @@ def load_meta(path: str, dataset_names: Sequence[str] | None, share: Share, poli
 
 
 def _specs(path: str, dataset_names: Sequence[str] | None) -> list[SourceSpec]:
-    meta = read_meta(path)
+    meta = read_meta(local_copy(path, ENDINGS))
     if meta is None:
         raise ValueError(f"{path} is no meta JSON: an object of objects that each name their file_name")
     if dataset_names is None:

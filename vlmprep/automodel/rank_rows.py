@@ -8,7 +8,8 @@ from math import floor, inf
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.blobs import RowData
-from vlmprep.sources.row_files import Place, RowFile, open_rows
+from vlmprep.sources.remote import local_copy
+from vlmprep.sources.row_files import ENDINGS, Place, RowFile, open_rows
 from vlmprep.sources.rows import RawRow, every_row
 
 __all__ = ["drawn_order", "rows_of_rank"]
@@ -70,7 +71,7 @@ def _every(path: str, first: int, step: int) -> tuple[list[RawRow[bytes]], int]:
     """Every `step`-th row, from one pass over the file."""
     found: list[RawRow[bytes]] = []
     total = 0
-    for raw in every_row(path):
+    for raw in every_row(local_copy(path, ENDINGS)):
         if total % step == first:
             found.append(raw)
         total += 1
