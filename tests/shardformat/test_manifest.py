@@ -66,6 +66,7 @@ def test_a_manifest_comes_back() -> None:
     again = Manifest.from_bytes(MANIFEST.to_bytes(), "set")
     assert again == MANIFEST
     assert again.digest == MANIFEST.digest
+    assert replace(again, pad_token_id=1).digest == replace(MANIFEST, pad_token_id=1).digest != again.digest
 
 
 def test_the_digest_does_not_depend_on_how_the_json_is_written() -> None:
@@ -118,4 +119,4 @@ def test_what_is_no_json_object_is_refused(data: bytes) -> None:
 
 
 def test_a_missing_manifest_says_how_to_finish() -> None:
-    assert "run the same `vlmprep pack` command again".lower() in str(missing_manifest("set")).lower()
+    assert "gone on with by the same `vlmprep pack` command" in str(missing_manifest("set"))
