@@ -1,8 +1,9 @@
-"""PNGs of the common kind against Pillow: the same levels under every filter, and nothing that Pillow would not take."""
+"""PNGs: Pillow's levels under every filter and in every kind, and nothing that libpng would not take."""
 
 from __future__ import annotations
 
 import io
+import types
 import zlib
 from collections.abc import Iterator
 
@@ -11,8 +12,12 @@ import pytest
 from PIL import Image
 
 from tests.sources.pictures import chunk
-from vlmprep.families.media.png import SIGNATURE, decode_png
+from vlmprep.families.media.images import load_image
+from vlmprep.families.media.png import check_png, decode_png
 from vlmprep.families.media.png_levels import plain_levels
+from vlmprep.families.media.png_lines import SIGNATURE, filtered_lines, png_header
+from vlmprep.schema.conversation import Media
+from vlmprep.schema.errors import RefuseSample
 
 HEADER = (8, 2, 0, 0, 0)
 
@@ -46,54 +51,103 @@ def filtered_images() -> Iterator[tuple[bytes, int, int]]:
             yield lines.tobytes(), width, height
 
 
+def decoded(data: bytes) -> np.ndarray:
+    """By the short way; fails where that is not taken."""
+    header = png_header(data)
+    levels = plain_levels(filtered_lines(data, header), header)
+    assert levels is not None
+    return levels
+
+
 def test_levels_are_pillows_under_every_filter() -> None:
     compared = 0
     for lines, width, height in filtered_images():
         data = png(lines, width, height)
-        found = plain_levels(data)
-        assert found is not None
-        assert np.array_equal(found, by_pillow(data))
+        assert np.array_equal(decoded(data), by_pillow(data))
         compared += 1
     assert compared == 36
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
 @pytest.mark.parametrize("level", [0, 9])
 def test_every_kind_of_png_is_what_pillow_makes_of_it(mode: str, level: int) -> None:
     levels = np.random.default_rng(1).integers(0, 256, (33, 47, 3), dtype=np.uint8)
     file = io.BytesIO()
-    image = Image.fromarray(levels) if mode != "I;16" else Image.fromarray(levels[..., 0].astype(np.uint16) * 257)
-    (image if mode == "I;16" else image.convert(mode)).save(file, "PNG", compress_level=level)
-    found = plain_levels(file.getvalue())
-    assert (found is None) is (mode != "RGB")
-    if found is not None:
-        assert np.array_equal(found, by_pillow(file.getvalue()))
+    Image.fromarray(levels).convert(mode).save(file, "PNG", compress_level=level)
+    found = decode_png(file.getvalue(), lambda _: None)
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), by_pillow(file.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ((8, 2, 0, 0, 0), [1 + 5 * 3] * 4),
+        ((8, 6, 0, 0, 0), [1 + 5 * 4] * 4),
+        ((16, 4, 0, 0, 0), [1 + 5 * 4] * 4),
+        ((2, 0, 0, 0, 0), [1 + 2] * 4),
+        ((1, 0, 0, 0, 0), [1 + 1] * 4),
+        ((8, 2, 0, 0, 1), [1 + 3, 1 + 3, 1 + 3, 1 + 9, *[1 + 6] * 2, *[1 + 15] * 2]),  # the third pass is empty
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("backend", ["torchvision", "pil"])
+def test_lines_that_lack_are_refused(kind: tuple[int, ...], sizes: list[int], backend: str) -> None:
+    """Pillow says nothing, and leaves them black."""
+    whole, lacking = (png(bytes(sum(part)), 5, 4, kind) for part in (sizes, sizes[:-1]))
+    assert filtered_lines(whole, png_header(whole)) == bytes(sum(sizes))
+    assert by_pillow(lacking).shape == (4, 5, 3)
+    processor = types.SimpleNamespace(backend=backend, fetch_images=None)
+    with pytest.raises(RefuseSample, match=f"end early: {sum(sizes[:-1])} bytes of {sum(sizes)}"):
+        load_image(processor, Media(kind="image", content=lacking))
 
 
 SOUND = bytes(5 * (1 + 3 * 4))
+SIZE = bytes([0, 0, 0, 4, 0, 0, 0, 5])
+IDAT = chunk(b"IDAT", zlib.compress(SOUND))
+END = chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (png(SOUND, 4, 5, packed=zlib.compress(SOUND)[:-2]), "end early"),
+        (png(SOUND, 4, 5, packed=zlib.compress(SOUND)[:-4] + b"sums"), "do not inflate"),
+        (png(SOUND, 4, 5, packed=b"no zlib"), "do not inflate"),
+        (png(SOUND, 4, 5, kind=(8, 2, 0, 0, 1)), "end early"),
+        (png(SOUND, 4, 5, kind=(8, 3, 0, 0, 0)), "no palette"),
+        (png(SOUND, 4, 5, kind=(8, 2, 1, 0, 0)), "its header"),
+        (png(SOUND, 4, 5, kind=(8, 5, 0, 0, 0)), "its header"),
+        (png(SOUND, 4, 5)[:-12], "no end"),
+        (SIGNATURE + chunk(b"IHDR", SIZE + bytes(HEADER)) + END, "end early|do not inflate"),
+        (SIGNATURE + chunk(b"IHDR", SIZE + bytes([*HEADER, 0])) + IDAT + END, "its header"),
+        (SIGNATURE + chunk(b"IHDR", SIZE + bytes(HEADER)) + chunk(b"NEWS", b"") + IDAT + END, "NEWS"),
+        (png(SOUND, 4, 5).replace(END, chunk(b"tEXt", b"a\0b") + IDAT + END), "not in one place"),
+        (SIGNATURE + b"\0\0", "cut off"),
+    ],
+)
+def test_what_libpng_would_not_take_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(OSError, match=reason):
+        check_png(data)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        png(SOUND[:-1], 4, 5),
         png(SOUND + b"\0", 4, 5),
-        png(b"\x05" + SOUND[1:], 4, 5),
-        png(SOUND, 4, 5, packed=zlib.compress(SOUND)[:-6]),
-        png(SOUND, 4, 5, packed=b"no zlib"),
-        png(SOUND, 4, 5, kind=(8, 2, 0, 0, 1)),
-        png(SOUND, 4, 5)[:-12],
-        png(b"", 0, 5),
-        SIGNATURE + chunk(b"IHDR", bytes([0, 0, 0, 4, 0, 0, 0, 5, *HEADER])),
+        png(bytes(50_000_000), 4, 5),
+        png(SOUND, 4, 5) + b"behind its end",
+        png(SOUND, 4, 5, packed=zlib.compress(SOUND) + b"behind the stream"),
+        png(SOUND, 4, 5).replace(END, chunk(b"tEXt", b"a\0b") + END),
     ],
-    ids=["short", "long", "filter 5", "cut", "no zlib", "interlaced", "no end", "no width", "nothing"],
+    ids=["long", "a bomb", "more", "a longer stream", "a text"],
 )
-def test_what_does_not_come_out_right_is_left_to_pillow(data: bytes) -> None:
-    assert plain_levels(data) is None
+def test_what_libpng_takes_is_taken_and_no_more_than_its_header_says(data: bytes) -> None:
+    assert filtered_lines(data, png_header(data)) == SOUND
 
 
-def test_a_bomb_takes_no_more_memory_than_its_header_says() -> None:
-    assert plain_levels(png(bytes(50_000_000), 4, 5)) is None
+def test_an_unknown_filter_is_left_to_pillow() -> None:
+    with pytest.raises(OSError, match="unrecognized data stream"):
+        decode_png(png(b"\x05" + SOUND[1:], 4, 5), lambda _: None)
 
 
 def test_a_damaged_png_raises() -> None:

@@ -6,7 +6,8 @@ import base64
 import functools
 from typing import Any
 
-from vlmprep.families.media.png import SIGNATURE, decode_png, is_eight_bit_png
+from vlmprep.families.media.png import check_png, decode_png, is_eight_bit_png
+from vlmprep.families.media.png_lines import SIGNATURE
 from vlmprep.families.wording import first_line
 from vlmprep.mediafiles.gif import GIF_SIGNATURE, check_gif
 from vlmprep.mediafiles.heif import teach_pillow_heif
@@ -43,9 +44,12 @@ def load_image(image_processor: Any, medium: Media) -> Any:
         if content is None:
             return image_processor.fetch_images(medium.location)
         fetch = functools.partial(_fetch_content, image_processor)
-        if image_loader(image_processor) == "torchvision" and is_eight_bit_png(content):
+        by_torchvision = image_loader(image_processor) == "torchvision"
+        if by_torchvision and is_eight_bit_png(content):
             return decode_png(content, fetch)
-        if image_loader(image_processor) == "torchvision" and content.startswith(GIF_SIGNATURE):
+        if content.startswith(SIGNATURE):
+            check_png(content)
+        if by_torchvision and content.startswith(GIF_SIGNATURE):
             return _checked_gif(content, fetch(content))
         return fetch(content)
     except (RefuseSample, StopRun):

@@ -1,8 +1,8 @@
 """A PNG's levels as torchvision decodes them, without torchvision's decoder.
 
 That decoder leaps out of libpng's error handler over live C++ objects: one wrong byte among a PNG's pixels ends the process
-instead of raising (torchvision 0.29). PNG is lossless, so others find the same levels: png_levels.py those of the common kind,
-Pillow the rest, and it says so where it cannot.
+instead of raising (torchvision 0.29). PNG is lossless, so others find the same levels: png_lines.py makes sure that all of them
+are there, png_levels.py decodes the common kind, Pillow the rest.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from vlmprep.families.media.png_levels import plain_levels
+from vlmprep.families.media.png_lines import SIGNATURE, filtered_lines, png_header
 
-__all__ = ["SIGNATURE", "decode_png", "is_eight_bit_png"]
+__all__ = ["check_png", "decode_png", "is_eight_bit_png"]
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BIT_DEPTH_AT = 24
 """In the file: behind the signature and the header's length, name, width and height."""
 
@@ -28,6 +28,18 @@ BIT_DEPTH_AT = 24
 def is_eight_bit_png(data: bytes) -> bool:
     """Whether an encoded image is a PNG of at most 8 bits a level; torchvision makes 16-bit tensors of the others."""
     return data.startswith(SIGNATURE) and data[BIT_DEPTH_AT : BIT_DEPTH_AT + 1] != b"\x10"
+
+
+def check_png(data: bytes) -> None:
+    """Make sure that a PNG's pixels are all there.
+
+    Args:
+        data: The encoded image.
+
+    Raises:
+        OSError: They are not, or libpng would not take them.
+    """
+    filtered_lines(data, png_header(data))
 
 
 def decode_png(data: bytes, torchvision_decode: Callable[[bytes], Any]) -> torch.Tensor:
@@ -41,11 +53,13 @@ def decode_png(data: bytes, torchvision_decode: Callable[[bytes], Any]) -> torch
         [3, height, width] uint8, a view of memory ordered [height, width, 3] as torchvision's own.
 
     Raises:
-        Exception: What Pillow raises where the file is damaged.
+        OSError: Pixels are missing, or libpng would not take them.
+        Exception: What Pillow raises where the file is damaged otherwise.
     """
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         image.verify()  # checksums, which decoding leaves out
-    levels = plain_levels(data)
+    header = png_header(data)
+    levels = plain_levels(filtered_lines(data, header), header)
     if levels is None:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             levels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
