@@ -216,6 +216,15 @@ def test_statistics_count_media_and_tokens():
     assert set(_collect_sample_stats([]).values()) == {0}
 
 
+@pytest.mark.parametrize(
+    "meta", [3, [], {"images_meta": [["a"]]}, {"images_meta": [[1]]}, {"images_meta": [[0, 0]]}, {"images_meta": 3}]
+)
+def test_what_was_recorded_and_is_no_count_is_missing(meta: Any):
+    stats = _collect_sample_stats([{**STATS_ROWS[0], "_text_tokens": "many", "mm_inputs_meta": meta}])
+    assert stats == _collect_sample_stats(STATS_ROWS[:1])
+    assert stats["n_missing_text_tokens"] == stats["n_missing_mm_inputs_meta"] == 1
+
+
 def test_the_summary_is_a_table_slowest_first(caplog):
     timing = {
         "io": 1.0,

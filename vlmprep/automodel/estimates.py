@@ -14,7 +14,7 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize 
 
 from vlmprep.automodel.conversations import items_of, kind_of
 
-__all__ = ["CHARACTERS_PER_TOKEN", "TOKENS_PER_MEDIUM", "image_tokens", "sample_length", "text_tokens", "video_tokens"]
+__all__ = ["TOKENS_PER_MEDIUM", "guessed_text_tokens", "image_tokens", "sample_length", "video_tokens"]
 
 CHARACTERS_PER_TOKEN = 3
 TOKENS_PER_MEDIUM = 500
@@ -69,10 +69,8 @@ def _merged(height: int, width: int, config: Mapping[str, int]) -> int:
     return (height // config["patch_size"]) * (width // config["patch_size"]) // config["merge_size"] ** 2
 
 
-def text_tokens(example: Mapping[str, Any]) -> int:
-    """Tokens of an example's texts: as recorded in `_text_tokens`, else guessed from their characters."""
-    if (recorded := example.get("_text_tokens")) is not None:
-        return int(recorded)
+def guessed_text_tokens(example: Mapping[str, Any]) -> int:
+    """A third of the characters of an example's texts."""
     texts = (item.get("text", "") for message in example.get("conversation", ()) for item in items_of(message))
     return sum(len(text) for text in texts if isinstance(text, str)) // CHARACTERS_PER_TOKEN
 
@@ -104,5 +102,6 @@ def sample_length(
     else:
         kinds = [kind_of(item) for message in example.get("conversation", ()) for item in items_of(message)]
         of_media = TOKENS_PER_MEDIUM * (kinds.count("image") + kinds.count("video"))
-    total = text_tokens(example) + of_media
+    recorded_text = example.get("_text_tokens")
+    total = (guessed_text_tokens(example) if recorded_text is None else int(recorded_text)) + of_media
     return (total, of_media) if return_media_tokens else total

@@ -161,7 +161,7 @@ def _tell_missing(name: str, timing: dict[str, Any], num_examples: int) -> None:
     ):
         if count:
             logger.warning(
-                "dataset %r: %d of %d examples have no %s, so that statistics take %s; "
+                "dataset %r: %d of %d examples have no %s that is a count, so that statistics take %s; "
                 "`vlmprep estimate --annotate` writes exact counts",
                 name,
                 count,

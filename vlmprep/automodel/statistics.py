@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vlmprep.automodel.conversations import items_of, kind_of
-from vlmprep.automodel.estimates import TOKENS_PER_MEDIUM, image_tokens, text_tokens, video_tokens
+from vlmprep.automodel.estimates import TOKENS_PER_MEDIUM, guessed_text_tokens, image_tokens, video_tokens
 
 __all__ = ["RECORDED_TOKENS", "STATS", "ExamplesWithStats", "sample_stats"]
 
@@ -46,7 +46,7 @@ def sample_stats(examples: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Count images, videos, examples with neither, and tokens as far as they are known without a processor.
 
     Args:
-        examples: Conversations; `_text_tokens` and `mm_inputs_meta` are read where they are there.
+        examples: Conversations; `_text_tokens` and `mm_inputs_meta` are read where they are there and are counts.
 
     Returns:
         n_images, n_videos, n_text_only, n_text_tokens, n_media_tokens, and how many examples lack what was to be read:
@@ -56,17 +56,25 @@ def sample_stats(examples: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     for example in examples:
         kinds = [kind_of(item) for message in example.get("conversation", ()) for item in items_of(message)]
         num_images, num_videos = kinds.count("image"), kinds.count("video")
-        recorded = example.get("mm_inputs_meta")
+        text, media = _read(int, example.get("_text_tokens")), _read(_recorded, example.get("mm_inputs_meta"))
         stats.update(
             n_images=num_images,
             n_videos=num_videos,
             n_text_only=not num_images + num_videos,
-            n_text_tokens=text_tokens(example),
-            n_media_tokens=TOKENS_PER_MEDIUM * (num_images + num_videos) if recorded is None else _recorded(recorded),
-            n_missing_text_tokens=example.get("_text_tokens") is None,
-            n_missing_mm_inputs_meta=recorded is None and bool(num_images + num_videos),
+            n_text_tokens=guessed_text_tokens(example) if text is None else text,
+            n_media_tokens=TOKENS_PER_MEDIUM * (num_images + num_videos) if media is None else media,
+            n_missing_text_tokens=text is None,
+            n_missing_mm_inputs_meta=media is None and bool(num_images + num_videos),
         )
     return dict(stats)
+
+
+def _read(read: Callable[[Any], int], value: Any) -> int | None:
+    """What was recorded; None where nothing was, or something else than a count."""
+    try:
+        return None if value is None else read(value)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _recorded(meta: Mapping[str, Any]) -> int:
