@@ -23,7 +23,7 @@ def clips_of(patches: Tensor, grids: Tensor) -> Clips:
     Returns:
         [frames, channels, height, width], or a list of them where there are several clips.
     """
-    clips = laid_together(patches, grids)
+    clips = _laid_together(patches, grids)
     return clips[0] if len(clips) == 1 else clips
 
 
@@ -37,7 +37,7 @@ def canvas_of(patches: Tensor, grids: Tensor) -> Tensor:
     Returns:
         [media, channels, height, width]; zeros below and right of the smaller pictures.
     """
-    pictures = laid_together(patches, torch.cat([torch.ones_like(grids[:, :1]), grids], dim=1))
+    pictures = _laid_together(patches, torch.cat([torch.ones_like(grids[:, :1]), grids], dim=1))
     if len({picture.shape for picture in pictures}) == 1:
         return torch.cat(pictures)
     tall, wide = (max(picture.shape[axis] for picture in pictures) for axis in (2, 3))
@@ -61,7 +61,7 @@ def media_of(items: Tensor, sizes: list[int]) -> Clips:
     return items.view(len(sizes), -1, *items.shape[1:]) if len(set(sizes)) == 1 else media
 
 
-def laid_together(patches: Tensor, grids: Tensor) -> list[Tensor]:
+def _laid_together(patches: Tensor, grids: Tensor) -> list[Tensor]:
     """[frames, channels, height, width] of each medium."""
     channels, side = patches.shape[1], patches.shape[2]
     media = []

@@ -19,7 +19,7 @@ from torch import Tensor
 from vlmprep.runtime.forms import SLIDING, ModelForm
 from vlmprep.runtime.masks import additive, block_causal, image_runs
 from vlmprep.runtime.offers import BACKENDS, check_hf, check_neat, check_together
-from vlmprep.runtime.places import going_on, hidden_tokens, restarting, sequence_borders
+from vlmprep.runtime.positions import going_on, hidden_tokens, restarting, sequence_borders
 from vlmprep.runtime.rows import (
     Pack,
     joined_media,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vlmprep.runtime.forms import ModelForm
 from vlmprep.runtime.offers import check_flat, check_thd, check_together
-from vlmprep.runtime.places import check_whole, restarting, sequence_borders
+from vlmprep.runtime.positions import check_whole, restarting, sequence_borders
 from vlmprep.runtime.rows import Pack, joined_media, labels_as_rows, row_length, rows_of, split_documents, token_types
 from vlmprep.schema.packset import IGNORE_INDEX
 

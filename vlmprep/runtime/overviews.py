@@ -27,7 +27,7 @@ def with_overviews(tiles: Tensor, sizes: Tensor) -> Tensor:
     """
     side = tuple(tiles.shape[2:])
     pieces: list[Tensor] = []
-    for rows, columns, own in pictures(tiles, sizes):
+    for rows, columns, own in _pictures(tiles, sizes):
         whole = own.view(rows, columns, *own.shape[1:]).permute(2, 0, 3, 1, 4)
         whole = whole.reshape(1, own.shape[1], rows * side[0], columns * side[1])
         if len(own) > 1:
@@ -36,7 +36,7 @@ def with_overviews(tiles: Tensor, sizes: Tensor) -> Tensor:
     return torch.cat(pieces) if pieces else tiles
 
 
-def pictures(tiles: Tensor, sizes: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+def _pictures(tiles: Tensor, sizes: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     """Rows, columns and tiles of each picture."""
     height, width = tiles.shape[2:]
     first = 0
