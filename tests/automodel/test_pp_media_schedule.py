@@ -8,17 +8,16 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.microbatch import TensorChunkSpec
-from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 
 import vlmprep
 from tests.documents import Recipe, lay_pack, make_document
 from tests.models import tiny_model
 from tests.packsets import write_pack_set
+from tests.ranks import run_ranks
 from vlmprep.automodel.pp_media import prepare_vlm_media_for_pp, stage_vlm_media_for_pp
 from vlmprep.runtime.microbatches import staged_media
 
@@ -109,14 +108,9 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
     return {name.replace(part := name.split(".")[0], places[part], 1): grad for name, grad in renamed.items()}
 
 
-def run_process(rank: int, root: Path) -> None:
+def run_stages(rank: int, packset: Path) -> dict[str, list[Step]]:
     """One process: its stage under every schedule."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{root / 'meet'}", rank=rank, world_size=2)
-    found = {name: run_stage(rank, root / "set", name, n_microbatches) for name, n_microbatches in SCHEDULES.items()}
-    torch.save(found, root / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return {name: run_stage(rank, packset, name, n_microbatches) for name, n_microbatches in SCHEDULES.items()}
 
 
 def run_stage(rank: int, packset: Path, schedule_name: str, n_microbatches: int) -> list[Step]:
@@ -161,22 +155,29 @@ def run_alone(packset: Path) -> list[Step]:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack set, and what two processes found."""
-    path, model = tmp_path_factory.mktemp("pipeline"), a_model()
+def packset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = a_model()
     packs = [
         lay_pack([make_document(model, recipe, seed=10 * row + number) for number, recipe in enumerate(pack)])
         for row, pack in enumerate(PACKS)
     ]
-    write_pack_set(path / "set", packs)
-    spawn(run_process, (path,), nprocs=2)
-    return path
+    return write_pack_set(tmp_path_factory.mktemp("pipeline") / "set", packs)
+
+
+@pytest.fixture(scope="module")
+def stages(packset: Path) -> list[dict[str, list[Step]]]:
+    """What each of two processes found."""
+    outcomes = run_ranks(run_stages, 2, packset.parent / "run", packset)
+    assert [outcome.kind for outcome in outcomes] == ["done"] * 2, outcomes
+    return [outcome.value for outcome in outcomes]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_two_stages_have_the_loss_and_the_gradients_of_one_process(root: Path, schedule: str):
-    first, last = (torch.load(root / f"{rank}.pt")[schedule] for rank in range(2))
-    alone = run_alone(root / "set")
+def test_two_stages_have_the_loss_and_the_gradients_of_one_process(
+    packset: Path, stages: list[dict[str, list[Step]]], schedule: str
+):
+    first, last = (found[schedule] for found in stages)
+    alone = run_alone(packset)
     assert len(first) == len(last) == len(alone) == NUM_STEPS
     for (labels, loss, whole), of_first, of_last in zip(alone, first, last, strict=True):
         assert labels == of_first[0] == of_last[0] > 20

@@ -12,7 +12,8 @@ import pytest
 from tests.documents import fake_document, lay_pack, make_document, rules_of
 from tests.models import tiny_model
 from tests.packsets import text_pack, write_pack_set
-from tests.rank_work import go, go_through, make_loader, train
+from tests.rank_training import train
+from tests.rank_work import go, go_through, make_loader
 from tests.ranks import run_ranks
 
 
