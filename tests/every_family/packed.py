@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,28 @@ from torch import Tensor
 
 from vlmprep.runtime.pixels import restore_all
 from vlmprep.schema.packset import SEQUENCE_FIELDS
+from vlmprep.schema.pixels import PixelRule
 
 __all__ = ["Document", "documents_of", "rows_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """One document of a pack."""
 
     row: int | None
     """Of the source; None for the fake image's."""
     sequence: dict[str, Tensor]
-    media: dict[str, Tensor]
-    """What the model gets, restored as the reader does it."""
+    stored: dict[str, Tensor]
+    """Its media as the pack holds them."""
+    rules: Mapping[str, PixelRule]
+    """Of the pack set."""
     media_kinds: tuple[str, ...]
+
+    @cached_property
+    def media(self) -> dict[str, Tensor]:
+        """What the model gets, restored as the reader does it."""
+        return restore_all(self.stored, self.rules, torch.float32)
 
 
 def documents_of(packs: Any) -> Iterator[Document]:
@@ -46,7 +55,8 @@ def documents_of(packs: Any) -> Iterator[Document]:
             yield Document(
                 row=None if is_fake else info.samples[number - 1].row,
                 sequence={name: fields[name][..., at : at + length] for name in SEQUENCE_FIELDS},
-                media=restore_all(own, packs.manifest.pixels, torch.float32),
+                stored=own,
+                rules=packs.manifest.pixels,
                 media_kinds=tuple(medium.kind for medium in media),
             )
             at += length
