@@ -295,6 +295,9 @@ def test_data_sets_are_chosen_by_name(meta: Path):
     assert make_meta_dataset(str(meta), [], split="test", anything=1) == []
     with pytest.raises(ValueError, match="nobody; it has one, an_array"):
         make_meta_dataset(str(meta), ["one", "nobody"])
+    for names in ("one", ["one", "one"]):
+        with pytest.raises(ValueError, match="expected a list of names, each once"):
+            make_meta_dataset(str(meta), names)
 
 
 def test_a_meta_file_at_a_url_is_read_like_one_at_hand(meta: Path, monkeypatch: pytest.MonkeyPatch):

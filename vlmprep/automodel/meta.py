@@ -93,6 +93,8 @@ def _specs(path: str, dataset_names: Sequence[str] | None) -> list[SourceSpec]:
         raise ValueError(f"{path} is no meta JSON: an object of objects that each name their file_name")
     if dataset_names is None:
         return find_sources([path])
+    if isinstance(dataset_names, str) or len(set(dataset_names)) < len(dataset_names):
+        raise ValueError(f"dataset_names is {dataset_names!r}, expected a list of names, each once")
     if missing := [name for name in dataset_names if name not in meta]:
         raise ValueError(f"not in {path}: {', '.join(missing)}; it has {', '.join(meta)}")
     return find_sources([f"{path}#{','.join(dataset_names)}"]) if dataset_names else []
