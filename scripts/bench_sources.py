@@ -24,6 +24,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def measure(path: Path, settings: CountSettings, out: Path) -> tuple[float, ...]
         (
             seconds_of(lambda: list(open_rows(spec.path).chunks())),
             seconds_of(convert),
-            seconds_of(lambda at=at: estimate([str(path)], settings, out / str(at), LocalEngine(0), Silent())),
+            seconds_of(partial(estimate, [str(path)], settings, out / str(at), LocalEngine(0), Silent())),
         )
         for at in range(ROUNDS)
     ]

@@ -102,7 +102,7 @@ class RowReader:
         """
         columns = media_columns(record, self.spec.columns)
         rows = message_column(record, self.spec.columns)
-        messages = tuple(self._message(at, value, columns) for at, value in enumerate(rows))
+        messages = tuple([self._message(at, value, columns) for at, value in enumerate(rows)])
         for column in columns.values():
             column.check_empty()
         return self._with_system_column(record, messages)

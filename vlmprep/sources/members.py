@@ -130,7 +130,7 @@ class _Files:
                 "unused-member",
                 f"{shown(self._key)} names some of its media, but not {names(self._left)}: leave them out",
             )
-        for kind, column in columns.items():
+        for kind, column in columns.items() if self._left else ():
             if found := [self._members[name] for name, its in self._left.items() if its == kind]:
                 if record.get(column):
                     raise RefuseSample(

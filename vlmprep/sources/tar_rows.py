@@ -141,7 +141,12 @@ def _header(block: bytes) -> tuple[bytes, str, int] | None:
     found = zlib.adler32(block[:148] + CHECKSUM_BLANKS + block[156:BLOCK]) & 0xFFFF
     if found != (checksum + 1) % ADLER_PRIME or size < 0:
         return None
-    return block[156:157], os.fsdecode(block[:100].partition(b"\0")[0]), size
+    return block[156:157], _text(block[:100].partition(b"\0")[0]), size
+
+
+def _text(name: bytes) -> str:
+    """A name as tarfile has it."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _pax_name(records: bytes) -> str | None:
@@ -152,7 +157,7 @@ def _pax_name(records: bytes) -> str | None:
         if record is None or int(record[1]) != record.end() - at:
             return None
         if record[2] == b"path":
-            name = os.fsdecode(record[3]).rstrip("/")
+            name = _text(record[3]).rstrip("/")
         elif record[2] not in PAX_UNUSED:
             return None
         at = record.end()
@@ -162,7 +167,7 @@ def _pax_name(records: bytes) -> str | None:
 def _other_members(file: IO[bytes], path: str, offset: int) -> Iterator[Member]:
     file.seek(offset)
     try:
-        tar = tarfile.TarFile(fileobj=file, mode="r")
+        tar = tarfile.TarFile(fileobj=file, mode="r", encoding="utf-8")
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header
             if member.size < 0:
