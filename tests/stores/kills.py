@@ -1,4 +1,4 @@
-"""Kills runs that write to a store at chosen requests and resumes each; forks share what takes long to import and to load.
+"""Kills runs that write to a store at chosen requests and resumes each; forks share what a first run loads.
 
     python -m tests.stores.kills PROCESSOR SOURCE URL EVERY     at every EVERY-th request that changes something on the store
     python -m tests.stores.kills PROCESSOR SOURCE URL parts     while a shard of several parts goes up
@@ -23,10 +23,7 @@ import torch
 
 from tests.kills.moments import in_child
 from tests.runs import run
-from vlmprep.families.loading import load_family
 from vlmprep.pipeline.settings import PackSettings, PlanSettings
-from vlmprep.planning import plan_packs
-from vlmprep.schema.family import FamilySettings
 from vlmprep.stores import folder, lease
 from vlmprep.stores.connection import Connection
 from vlmprep.stores.folder import StoreFolder
@@ -71,8 +68,7 @@ class Runs:
         self._processor, self._source = processor, source
         lease.SETTLE_SECONDS = 0.0
         torch.set_num_threads(1)
-        load_family(FamilySettings(processor=str(processor)))
-        plan_packs([5, 6], [0, 0], pack_size=8)
+        run(source, processor, source.parent / "first", planning=PlanSettings(pack_size=PACK_SIZE))
 
     def pack(self, url: str, writing: PackSettings, prepare: Callable[[], None] | None = None) -> int:
         """Run in a child, which is told before when to die; returns its status."""

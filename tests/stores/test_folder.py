@@ -148,6 +148,20 @@ def test_what_killed_runs_left_half_uploaded_is_aborted(root: StoreFolder, bucke
     assert [each["UploadId"] for each in left] == [other["UploadId"]]
 
 
+def test_a_store_that_does_not_let_us_look_for_uploads_stops_nothing(
+    root: StoreFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def deny(self: connection.Connection, what: str, *arguments: str, **options: str) -> None:
+        asked.append(arguments[0])
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(connection.Connection, "run", deny)
+    assert abort_uploads(root.url) == 0
+    assert asked == ["list_multipart_uploads"]
+
+
 def test_content_that_changes_on_the_way_is_noticed_and_removed(
     root: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

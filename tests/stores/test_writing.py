@@ -11,9 +11,11 @@ import pytest
 import vlmprep
 from tests.conftest import ProcessorDir
 from tests.runs import chat, picture, run, write_jsonl
+from tests.schema.test_files import no_file_above
 from vlmprep.engines.local import LocalEngine
 from vlmprep.pipeline.settings import PackSettings, PlanSettings
 from vlmprep.schema.errors import StopRun
+from vlmprep.schema.files import DiskTrouble
 from vlmprep.stores import lease, retry
 from vlmprep.stores.folder import StoreFolder
 from vlmprep.stores.lease import LEASE, held
@@ -158,6 +160,20 @@ def test_other_settings_and_other_contents_are_refused_by_the_url(
     with pytest.raises(StopRun, match=rf"{bucket}/data is not empty and holds something else: precious.txt"):
         pack(source, processor, f"{bucket}/data")
     assert content(f"{bucket}/data") == {"precious.txt": b"mine"}
+
+
+def test_a_full_disk_here_is_not_taken_for_the_stores(
+    source: Path, processor: Path, bucket: str, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    largest = max(len(content) for name, content in whole.items() if name.endswith(".tar"))
+    with (
+        no_file_above(largest - 1),
+        pytest.raises(DiskTrouble, match=rf"{tmp_path}/cache/.*tar cannot be written") as told,
+    ):
+        pack(source, processor, f"{bucket}/set")
+    assert f"the working copy of {bucket}/set, which --work puts elsewhere" in told.value.hint
+    pack(source, processor, f"{bucket}/set")
+    assert content(f"{bucket}/set") == whole
 
 
 def test_a_set_that_was_deleted_is_written_anew(

@@ -14,6 +14,7 @@ from typing import Any
 from vlmprep.schema.errors import StopRun
 
 __all__ = [
+    "DiskTrouble",
     "canonical_json",
     "check_digest",
     "json_bytes",
@@ -28,6 +29,10 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """Errors that only writing meets, whatever was being read beside it."""
 
 
+class DiskTrouble(StopRun):
+    """A file on this machine cannot be written."""
+
+
 @contextmanager
 def publish(path: Path, *, durable: bool = True, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well, and vanishes when it does not.
@@ -40,7 +45,7 @@ def publish(path: Path, *, durable: bool = True, check: Callable[[Path], None] |
         check: Reads the file that is to be published and raises where it is not what was written.
 
     Raises:
-        StopRun: The file cannot be written; the message names it.
+        DiskTrouble: The file cannot be written; the message names it.
     """
     attempt = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -57,7 +62,7 @@ def publish(path: Path, *, durable: bool = True, check: Callable[[Path], None] |
     except OSError as error:
         if not is_about_writing(error, path):
             raise
-        raise StopRun(
+        raise DiskTrouble(
             f"{path} cannot be written: {error.strerror or error}",
             "What was finished is kept; mend this and run the same command again.",
         ) from error

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmprep.schema.errors import StopRun
-from vlmprep.schema.files import publish_bytes, sha256_file
+from vlmprep.schema.files import DiskTrouble, publish_bytes, sha256_file
 from vlmprep.stores.cache import entry_name
 from vlmprep.stores.etags import etag_says, md5_etags
 from vlmprep.stores.folder import PART_BYTES, StoreFolder
@@ -159,6 +159,7 @@ def working_copy(url: str, work: Path | None, contents: Contents) -> Iterator[Wo
 
     Raises:
         StopRun: Another run writes there, the store is in trouble, or `work` holds something else. Messages name the URL.
+        DiskTrouble: The copy cannot be written; the message names it.
     """
     store = StoreFolder(url)
     base = work or cache_folder() / "work" / entry_name(store.url)
@@ -175,6 +176,9 @@ def working_copy(url: str, work: Path | None, contents: Contents) -> Iterator[Wo
             abort_uploads(store.url)  # those that were given up and made again
             shutil.rmtree(root, ignore_errors=True)
             (base / MARK).unlink()
+    except DiskTrouble as error:
+        error.hint += f" It lies in the working copy of {store.url}, which --work puts elsewhere."
+        raise
     except StopRun as error:
         error.message = error.message.replace(str(root), store.url)
         error.hint = error.hint.replace(str(root), store.url)
