@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import threading
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,10 @@ def who_reads(packs: list[Any]) -> dict[str, Any]:
     return {"thread": threading.current_thread().name, "process": get_worker_info() is not None}
 
 
+def left_out(packs: list[Any]) -> dict[str, Any]:
+    return {"objects": gc.get_freeze_count()}
+
+
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> PackSet:
     def pack(pack_id: int) -> WrittenPack:
@@ -71,6 +77,12 @@ def test_the_kind_that_is_named_is_the_one_that_works(packs: PackSet) -> None:
     assert readers() == {(False, False)}
     assert readers(num_workers=2, worker_kind="threads") == {(True, False)}
     assert readers(num_workers=2) == readers(num_workers=2, worker_kind="processes") == {(False, True)}
+
+
+def test_collecting_garbage_in_a_worker_process_does_not_copy_the_heap_of_its_parent(packs: PackSet) -> None:
+    batch = next(iter(Loader(packs, collate=left_out, num_workers=1)))
+    assert batch["objects"] > (len(gc.get_objects()) // 2 if multiprocessing.get_start_method() == "fork" else 0)
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize("collate", ["neat", "hf", "documents", "flat", "thd"])
