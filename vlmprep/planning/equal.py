@@ -80,12 +80,16 @@ def _best_spare(
 ) -> tuple[float, float]:
     """The share of packs beyond the fewest that makes the best packs, and the predicted time of an epoch with them."""
     best_spare, best_time, failures = 0.0, np.inf, 0
+    times: dict[int, float] = {}  # of few packs, many rungs are as many
     for spare in _LADDER:
         hopeless = best_time <= 1 + fill_weight * spare  # even if these packs became equal
         if hopeless or failures * fill_weight >= _PATIENCE:
             break
         num_packs = _num_packs(problem, spare)
-        time = _time(problem, work, _equalized(problem, work, num_packs, effort, seed), fill_weight)
+        if num_packs not in times:
+            pack_of = _equalized(problem, work, num_packs, effort, seed)
+            times[num_packs] = _time(problem, work, pack_of, fill_weight)
+        time = times[num_packs]
         failures += 1
         if time < best_time - _PROGRESS:
             best_spare, best_time, failures = num_packs / problem.fewest_packs - 1, time, 0
