@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-__all__ = ["Result", "run"]
+__all__ = ["Result", "run", "run_alone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,18 @@ class Result:
     err: str
 
 
-def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> Result:
-    """Run a command line to its end."""
+def run_alone(*arguments: str) -> int:
+    """Run a command line to its end; its exit status."""
     from vlmprep.cli.main import main
 
-    capsys.readouterr()
     with patch.object(sys, "argv", ["vlmprep", *arguments]), pytest.raises(SystemExit) as ended:
         main()
+    return int(ended.value.code or 0)
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> Result:
+    """Run a command line to its end, and read what it said."""
+    capsys.readouterr()
+    code = run_alone(*arguments)
     captured = capsys.readouterr()
-    return Result(code=int(ended.value.code or 0), out=captured.out, err=captured.err)
+    return Result(code=code, out=captured.out, err=captured.err)

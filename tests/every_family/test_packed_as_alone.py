@@ -51,7 +51,7 @@ class Made:
 def made(
     request: pytest.FixtureRequest, family_processor_dir: FamilyProcessorDir, tmp_path_factory: pytest.TempPathFactory
 ) -> Made:
-    folder = family_processor_dir(request.param)
+    folder = family_processor_dir(request.param, small_tiles=request.param == "smolvlm")  # Idefics3's are as published
     family: Any = load_family(FamilySettings(processor=str(folder)))
     root = tmp_path_factory.mktemp(request.param)
     source = write_corpus(root / "corpus", family.kinds, sounds_beside_images=request.param == "phi4_multimodal")

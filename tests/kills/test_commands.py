@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import run
+from tests.cli.running import run, run_alone
 from tests.conftest import ProcessorDir
 from tests.engines.test_local import wait_for
 from tests.kills.server import kept_shards, tree
@@ -37,16 +37,8 @@ def words(processor_dir: ProcessorDir, tmp_path_factory: pytest.TempPathFactory)
 def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What an undisturbed run writes."""
     out = tmp_path_factory.mktemp("whole") / "set"
-    subprocess.run(started(words, out, 0), cwd=ROOT, check=True)
+    assert run_alone(*words, "--out", str(out), "--workers", "0") == 0
     return tree(out)
-
-
-def started(words: list[str], out: Path, workers: int) -> list[str]:
-    """The whole command line."""
-    return [
-        *(sys.executable, "-c", "from vlmprep.cli.main import main; main()"),
-        *(*words, "--out", str(out), "--workers", str(workers)),
-    ]
 
 
 @pytest.mark.parametrize(("ending", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
@@ -60,7 +52,16 @@ def test_a_run_with_workers_is_ended_and_resumed(
 ) -> None:
     out = tmp_path / "set"
     packing = subprocess.Popen(
-        started(words, out, 2),
+        [
+            sys.executable,
+            "-c",
+            "from vlmprep.cli.main import main; main()",
+            *words,
+            "--out",
+            str(out),
+            "--workers",
+            "2",
+        ],
         cwd=ROOT,
         start_new_session=True,
         preexec_fn=hear_ctrl_c,

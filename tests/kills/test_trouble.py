@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-from tests.cli.running import run
+from tests.cli.running import run, run_alone
 from tests.conftest import ProcessorDir
 from tests.kills.server import kept_shards, tree
 from tests.runs import chat, picture, write_jsonl
@@ -30,12 +28,8 @@ def words(processor_dir: ProcessorDir, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an undisturbed run writes."""
-    from vlmprep.cli.main import main
-
     out = tmp_path_factory.mktemp("whole") / "set"
-    with patch.object(sys, "argv", ["vlmprep", *words, "--out", str(out)]), pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
+    assert run_alone(*words, "--out", str(out)) == 0
     return out
 
 
