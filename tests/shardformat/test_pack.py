@@ -137,6 +137,18 @@ def test_a_pack_that_contradicts_itself_is_refused_by_name(case: str) -> None:
         decode_pack(broken(case), **WHERE)
 
 
+@pytest.mark.parametrize("entry", ["npy_bytes", "shape", "transform", "dtype"])
+@pytest.mark.parametrize("value", ["null", "[]", "{}", '"x"', "-1", "1e300", "Infinity", str(1 << 62), str(1 << 80)])
+def test_no_value_of_a_described_member_leads_to_another_error(entry: str, value: str) -> None:
+    members = dict(encode_pack(INFO, fields(), compression="zstd"))
+    said = json.loads(bytes(members["json"]))
+    said["members"]["pixel_values"][entry] = "THIS"
+    members["json"] = json.dumps(said).replace('"THIS"', value).encode()
+    raw = archived([*members.items()])
+    with pytest.raises(BrokenPack, match=r"set/shards/000001\.tar, pack 000000017: "):
+        decode_pack(raw, **WHERE)
+
+
 def test_a_broken_pack_stops_the_run_and_says_what_to_do() -> None:
     with pytest.raises(StopRun, match="vlmprep verify"):
         decode_pack(memoryview(b"nothing"), **WHERE)

@@ -168,5 +168,5 @@ def _decompress(data: memoryview, compression: Compression, npy_bytes: int) -> m
     """Unpack into memory of Arrow's pool, writable."""
     try:
         return memoryview(pa.Codec(compression).decompress(pa.py_buffer(data), npy_bytes)).cast("B")
-    except OSError as error:
+    except (OSError, OverflowError, MemoryError) as error:
         raise ValueError(f"{compression} member does not unpack to {npy_bytes} bytes: {error}") from error

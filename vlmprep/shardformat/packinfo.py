@@ -151,7 +151,7 @@ class PackInfo:
                 media=tuple(map(_medium, value["media"])),
                 members={name: _member(member) for name, member in value["members"].items()},
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"key.json not understood: {type(error).__name__}: {error}") from error
 
 
@@ -199,4 +199,10 @@ def _medium(value: dict[str, Any]) -> MediumInfo:
 
 
 def _member(value: dict[str, Any]) -> MemberInfo:
-    return MemberInfo(**{**value, "shape": tuple(map(int, value["shape"]))})
+    transform = value["transform"]
+    typed: dict[str, Any] = {
+        "shape": tuple(map(int, value["shape"])),
+        "transform": None if transform is None else str(transform),
+        "npy_bytes": int(value["npy_bytes"]),
+    }
+    return MemberInfo(**{**value, **typed})
