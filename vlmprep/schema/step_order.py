@@ -142,8 +142,9 @@ def _shuffled_steps(totals: NDArray[np.int64], windows: NDArray[np.int64], key: 
     best, least = np.arange(num_steps), np.iinfo(np.int64).max
     for draw in range(min(max(_MOST_DRAWN_STEPS // num_steps, 1), _MOST_DRAWS)):
         steps = keyed_order(num_steps, *key, draw, 0)
-        place_of_window = keyed_order(num_windows, *key, draw, 1)
-        steps = steps[np.argsort(place_of_window[windows[steps]], kind="stable")]
+        if num_windows > 1:
+            place_of_window = keyed_order(num_windows, *key, draw, 1)
+            steps = steps[np.argsort(place_of_window[windows[steps]], kind="stable")]
         covariance = abs(int((from_middle * totals[steps]).sum()))
         if covariance < least:
             best, least = steps, covariance
