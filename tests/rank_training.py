@@ -17,12 +17,14 @@ from tests.rank_work import make_loader
 __all__ = ["train"]
 
 
-def train(rank: int, root: Path, sharded: bool, packs_per_rank: int) -> tuple[list[float], dict[str, NDArray[Any]]]:
+def train(
+    rank: int, root: Path, sharded: bool, packs_per_rank: int, vision_apart: bool = True
+) -> tuple[list[float], dict[str, NDArray[Any]]]:
     """Steps of descent over an epoch; the loss of each over all ranks, and the weights."""
     model = tiny_model("qwen2_5_vl")
     num_ranks = distributed.get_world_size() if sharded else 1
     if sharded:
-        _shard(model, num_ranks)
+        _shard(model, num_ranks, vision_apart)
     descent = torch.optim.SGD(model.parameters(), lr=0.5)
     losses = []
     loader = make_loader(root, rank, {"collate": "hf", "shuffle": False, "packs_per_rank": packs_per_rank})
@@ -38,11 +40,12 @@ def train(rank: int, root: Path, sharded: bool, packs_per_rank: int) -> tuple[li
     return losses, {name: _whole(weight).numpy().copy() for name, weight in model.named_parameters()}
 
 
-def _shard(model: Any, num_ranks: int) -> None:
+def _shard(model: Any, num_ranks: int, vision_apart: bool) -> None:
+    """Every layer by itself; the vision encoder's too, or all of it with what the root gathers."""
     mesh = init_device_mesh("cpu", (num_ranks,))
-    for layer in (*model.model.visual.blocks, *model.model.language_model.layers):
+    vision = [*model.model.visual.blocks, model.model.visual] if vision_apart else []
+    for layer in (*vision, *model.model.language_model.layers):
         fully_shard(layer, mesh=mesh)
-    fully_shard(model.model.visual, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 

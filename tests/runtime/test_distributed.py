@@ -15,6 +15,7 @@ from tests.packsets import text_pack, write_pack_set
 from tests.rank_training import train
 from tests.rank_work import go, go_through, make_loader
 from tests.ranks import run_ranks
+from tests.tiny_media import Clip
 
 
 def alone(root: Path, global_batch: int, options: dict[str, Any], epochs: int) -> list[list[int]]:
@@ -66,20 +67,22 @@ def test_a_killed_rank_and_a_restart_with_more_ranks(tmp_path: Path) -> None:
     assert all(taken + outcome.value == expected for outcome in outcomes)
 
 
-def picture_set(root: Path, *, fake: bool) -> Path:
-    """Packs with pictures at even places, packs of text alone at odd ones: rank 1 of two never sees a picture."""
+def picture_set(root: Path, *, fake: bool, clips: bool = False) -> Path:
+    """Packs with pictures, and clips too, at even places, packs of text alone at odd ones: rank 1 of two never sees a picture."""
     model = tiny_model("qwen2_5_vl")
     packs = []
     for number in range(6):
-        recipes: Any = [[5, (4, 6), 7 + number], [9]] if number % 2 == 0 else [[8 + number], [5]]
+        clip = [Clip(frames=2, rows=4, columns=4), 3] if clips else []
+        recipes: Any = [[5, (4, 6), 7 + number, *clip], [9]] if number % 2 == 0 else [[8 + number], [5]]
         documents = [make_document(model, recipe, seed=10 * number + place) for place, recipe in enumerate(recipes)]
         packs.append(lay_pack(documents, fake_document(model) if fake and number % 2 else None))
     return write_pack_set(root, packs, pixels=rules_of(model))
 
 
-def test_fsdp_trains_packs_without_pictures_like_one_process(tmp_path: Path) -> None:
-    root = picture_set(tmp_path / "set", fake=True)
-    outcomes = run_ranks(train, 2, tmp_path / "run", root, True, 1)
+@pytest.mark.parametrize("clips", [False, True], ids=["pictures", "pictures and clips"])
+def test_fsdp_trains_packs_without_pictures_like_one_process(clips: bool, tmp_path: Path) -> None:
+    root = picture_set(tmp_path / "set", fake=True, clips=clips)
+    outcomes = run_ranks(train, 2, tmp_path / "run", root, True, 1, not clips)
     assert [outcome.kind for outcome in outcomes] == ["done"] * 2, outcomes
     losses, weights = train(0, root, False, 2)
     initial = {name: weight.detach().numpy() for name, weight in tiny_model("qwen2_5_vl").named_parameters()}
