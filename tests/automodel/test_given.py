@@ -133,7 +133,7 @@ def test_samples_are_the_same_in_every_form(tmp_path: Path):
         ("", "empty or holds a NUL"),
         ({"path": "\0"}, "empty or holds a NUL"),
         ({}, "expected a path"),
-        (3, "image is a number"),
+        (3, "image is int"),
     ],
 )
 @pytest.mark.parametrize(
