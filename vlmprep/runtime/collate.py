@@ -111,6 +111,13 @@ def attention_mask_for(
         attn_implementation: One of `BACKENDS`.
         form: What the model's layers look at.
         kinds: [B, S] kinds of tokens, where images see themselves whole.
+
+    Returns:
+        The numbers for flash attention; else [B, 1, S, S], bool for sdpa, float32 to be added for eager: one, or one of each kind
+        of layer by its name.
+
+    Raises:
+        ValueError: The backend is none of `BACKENDS`.
     """
     if attn_implementation == "flash_attention_2":
         return numbers

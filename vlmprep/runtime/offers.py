@@ -124,7 +124,7 @@ def alignment_of(manifest: PackFacts, index: PackIndex, asked: int | None) -> in
 
 
 def check_together(batch: Sequence[Pack], form: ModelForm) -> None:
-    """Hold a batch against what the model mixes up.
+    """Hold a batch against what the model mixes up; what no batch can mend is warned of.
 
     Raises:
         ValueError: Sounds would be projected otherwise than in their documents alone.
