@@ -145,6 +145,15 @@ def test_a_config_file_is_read_as_what_it_is(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("name", "code"), [("weight", 1), ("weights", 2), ("max-images", 1)])
+def test_a_config_file_names_options_as_flags_do(vlmprep: Any, tmp_path: Path, name: str, code: int) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{name}: {'[rows=2]' if 'weight' in name else 3}\n")
+    found, _, err = vlmprep("plan", tmp_path / "nothing", "-o", tmp_path / "plan", "--config", config)
+    assert found == code
+    assert "nothing" in err if code == 1 else "known are" in err
+
+
 def test_an_unknown_option_in_a_config_file_is_a_usage_error(vlmprep: Any, rows: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("pack_sise: 128\n")

@@ -25,11 +25,17 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
     content = {} if content is None else content  # a file of comments alone
     if not isinstance(content, dict):
         raise typer.BadParameter(f"{path} holds {type(content).__name__}, expected a mapping of options")
-    defaults = {str(name).replace("-", "_"): value for name, value in content.items()}
-    known = {parameter.name for parameter in context.command.params if parameter.name} - {"config"}
-    if unknown := sorted(set(defaults) - known):
+    given = {str(name).replace("-", "_"): value for name, value in content.items()}
+    known = {
+        flag.removeprefix("--").replace("-", "_"): parameter.name
+        for parameter in context.command.params
+        for flag in parameter.opts
+        if len(flag) > len("-j") and parameter.name != "config"
+    }
+    if unknown := sorted(set(given) - set(known)):
         raise typer.BadParameter(
             f"{path} names unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
+    defaults = {known[name]: value for name, value in given.items()}
     context.default_map = {**(context.default_map or {}), **defaults}
     return path

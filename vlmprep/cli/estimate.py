@@ -68,5 +68,5 @@ def estimate(
     if refused > max_refused:
         people.print(
             f"[yellow]{refused:.2%} of the rows are refused, more than --max-refused {max_refused:g}: "
-            "`vlmprep plan` and `vlmprep pack` will stop there. Repair the rows, or allow them more.[/yellow]"
+            "`vlmprep plan` and `vlmprep pack` will stop there. Repair the rows, or allow them a larger share.[/yellow]"
         )
