@@ -12,6 +12,7 @@ from vlmprep.families.wording import first_line
 from vlmprep.mediafiles.gif import GIF_SIGNATURE, check_gif
 from vlmprep.mediafiles.heif import teach_pillow_heif
 from vlmprep.mediafiles.jpeg import check_scans
+from vlmprep.mediafiles.jpeg2000 import check_end
 from vlmprep.mediafiles.opening import is_remote, open_medium
 from vlmprep.schema.conversation import Media
 from vlmprep.schema.errors import RefuseSample, StopRun
@@ -67,6 +68,7 @@ def _content(medium: Media) -> bytes | None:
         with open_medium(medium) as file:
             content = file.read()
     check_scans(content, medium.where)
+    check_end(content, medium.where)
     is_local = medium.location is not None and medium.key is None and not is_remote(medium.location)
     return None if is_local and not content.startswith((SIGNATURE, GIF_SIGNATURE)) else content
 
