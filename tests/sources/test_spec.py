@@ -107,6 +107,8 @@ def test_a_json_file_that_is_no_meta_file_is_data(text, folder):
         ({"one": {"file_name": "a.jsonl", "sample_ratio": "half"}}, "sample_ratio is 'half'"),
         ({"one": {"file_name": "a.jsonl", "sample_ratio": True}}, "sample_ratio is True"),
         ({"one": {"file_name": "a.jsonl", "sample_ratio": float("nan")}}, "sample_ratio is nan"),
+        ({"one": {"file_name": "a.jsonl", "colums": {"images": "x"}}}, "'colums', which is not read"),
+        ({"one": {"file_name": "a.jsonl", "sample_rate": 0.5}}, "'sample_rate', which is not read"),
         ({"": {"file_name": "a.jsonl"}}, "names no folder"),
         ({"..": {"file_name": "a.jsonl"}}, "names no folder"),
         ({"a\nb": {"file_name": "a.jsonl"}}, "names no folder"),
@@ -117,6 +119,11 @@ def test_a_json_file_that_is_no_meta_file_is_data(text, folder):
 )
 def test_a_meta_file_that_would_lose_or_guess_something_stops_the_run(content, says, folder):
     assert says in stop(meta(folder, content))
+
+
+def test_an_entry_may_hold_notes_of_ones_own(folder):
+    (spec,) = find_sources([meta(folder, {"one": {"file_name": "a.jsonl", "license": "CC0", "length": 3}})])
+    assert spec.name == "one"
 
 
 def test_two_sources_of_one_name_stop_the_run(folder):

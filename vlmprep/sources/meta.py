@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from vlmprep.schema.errors import StopRun
 from vlmprep.sources.records import DuplicateNameError, object_of_unique_names
 from vlmprep.sources.wording import names, shown
 
-__all__ = ["DATASET_INFO", "chosen", "read_meta", "without_formatting"]
+__all__ = ["DATASET_INFO", "check_words", "chosen", "read_meta", "without_formatting"]
 
 META_BYTES = 16 << 20
 """A .json file above this size is data, never a meta file."""
@@ -22,6 +23,8 @@ ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 """The names that LLaMA-Factory gives to columns where an entry says nothing."""
 CHANGES_DATA = ("ranking", "subset", "folder", "num_samples")
 """What an entry may say of its data that would be lost."""
+WORDS = ("file_name", "columns", "tags", "media_dir", "sample_ratio", "formatting", "split", *CHANGES_DATA, *ELSEWHERE)
+"""What entries say; notes of one's own may stand beside, unless they look like one of these misspelt."""
 
 
 def read_meta(path: str) -> dict[str, Any] | None:
@@ -80,6 +83,17 @@ def chosen(path: str, meta: Mapping[str, Any], wanted: str) -> dict[str, Any]:
                 f"Name it as hf:NAME, or choose others: {path}#NAME,NAME",
             )
     return {name: meta[name] for name in known}
+
+
+def check_words(path: str, name: str, entry: Mapping[str, Any]) -> None:
+    """Refuse an entry with a misspelt word, which would not be read.
+
+    Raises:
+        StopRun: A word is nearly one that is known.
+    """
+    for word in entry:
+        if word not in WORDS and (meant := difflib.get_close_matches(word.lower(), WORDS, n=1, cutoff=0.8)):
+            raise StopRun(f"{path}: {name!r} says {shown(word)}, which is not read", f"Is {meant[0]!r} meant?")
 
 
 def without_formatting(path: str, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:

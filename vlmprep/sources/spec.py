@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.folders import HUB, braced, expanded, files_of, hub_files
-from vlmprep.sources.meta import DATASET_INFO, chosen, read_meta, without_formatting
+from vlmprep.sources.meta import DATASET_INFO, check_words, chosen, read_meta, without_formatting
 from vlmprep.sources.named import NAMED_HUB, named_files
 from vlmprep.sources.remote import beside, local_copy, remote_files
 from vlmprep.sources.row_files import ENDINGS
@@ -138,6 +138,7 @@ def _specs_of_folder(folder: str) -> Iterator[SourceSpec]:
 
 def _specs_of_entry(meta: str, name: str, entry: Mapping[str, Any]) -> Iterator[SourceSpec]:
     """An entry of a meta file; where its file_name is a folder or a pattern, a source for each file, called NAME/FILE."""
+    check_words(meta, name, entry)
     entry = without_formatting(meta, name, entry)
     media_dir = entry.get("media_dir") or "."
     if not isinstance(media_dir, str):
