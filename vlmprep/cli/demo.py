@@ -48,7 +48,7 @@ def demo(
         _make_inputs(corpus, processor, samples)
     with _step("Counted every sample, laid them into packs, wrote the packs", packset):
         _pack(corpus / "meta.json", processor, packset, workers)
-    with _step(f"Streamed {NUM_BATCHES} steps to {NUM_RANKS} ranks", None), loading(quiet=False, what="Reading packs"):
+    with _step(f"Streamed the first steps to {NUM_RANKS} ranks", None), loading(quiet=False, what="Reading packs"):
         streamed = _stream(packset)
     for part in (*_inspect(packset), streamed):
         results.print("", part, sep="\n")
