@@ -28,7 +28,7 @@ from vlmprep.pipeline.settings import CountSettings, PackSettings, refuse_other_
 from vlmprep.schema.engine import Engine
 from vlmprep.schema.errors import StopRun
 from vlmprep.schema.files import canonical_json, publish, publish_bytes, read_json, sha256_file, write_json
-from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, receipt_name, shard_name
+from vlmprep.schema.packset import MANIFEST, PACKS, PACKS_FILE, SAMPLES_FILE, SETTINGS_FILE, receipt_name, shard_name
 from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.index import write_index
 from vlmprep.shardformat.manifest import FileRecord, Manifest
@@ -41,7 +41,6 @@ from vlmprep.stores.working import WorkingCopy
 
 __all__ = ["pack", "packing_began", "source_specs"]
 
-SETTINGS_FILE = "settings.json"
 TOKEN_BYTES = 27
 """Bytes of a token in a pack's tensors: ids 4, labels 4, mask 2 to 4, positions up to 12, type 1, and room."""
 

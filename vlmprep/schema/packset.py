@@ -25,6 +25,7 @@ __all__ = [
     "SAMPLES",
     "SAMPLES_FILE",
     "SEQUENCE_FIELDS",
+    "SETTINGS_FILE",
     "pack_key",
     "receipt_name",
     "shard_name",
@@ -37,6 +38,7 @@ IGNORE_INDEX = -100
 MANIFEST = "manifest.json"
 PACKS_FILE = "packs.arrow"
 SAMPLES_FILE = "samples.parquet"
+SETTINGS_FILE = "settings.json"
 
 SEQUENCE_FIELDS = ("input_ids", "labels", "attention_mask", "position_ids", "mm_token_type_ids")
 """Fields with one entry per token (position_ids may lead with its axes)."""

@@ -9,7 +9,8 @@ receipt.py  its receipt against manifest and index
 members.py  tar headers
 tensors.py  the invariants of a pack's tensors
 media.py    placeholders, grids, patches
-against.py  with --against: documents found in the ledger
+asked.py    what is asked for with --against
+against.py  then: documents found in the ledger
 rebuild.py  and made anew from their sources
 compare.py  bit for bit
 problem.py  what is found
@@ -17,7 +18,7 @@ problem.py  what is found
 
 from __future__ import annotations
 
-from vlmprep.pipeline.verify.against import Against
+from vlmprep.pipeline.verify.asked import Against
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.run import Verification, verify
 

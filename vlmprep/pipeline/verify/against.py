@@ -24,6 +24,7 @@ from vlmprep.pipeline.pack import source_specs
 from vlmprep.pipeline.run import count_settings_of
 from vlmprep.pipeline.settings import CountSettings, differences
 from vlmprep.pipeline.verify.account import Account
+from vlmprep.pipeline.verify.asked import Against
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.pipeline.verify.rebuild import Place, RebuildJob
 from vlmprep.schema.engine import Engine
@@ -33,24 +34,10 @@ from vlmprep.schema.progress import Progress
 from vlmprep.shardformat.manifest import Manifest
 from vlmprep.shardformat.packinfo import SampleRef
 
-__all__ = ["Against", "prepare_rebuilding", "rebuild_documents"]
+__all__ = ["prepare_rebuilding", "rebuild_documents"]
 
 DOCUMENTS_AT_ONCE = 16
 """Documents of a unit of work; those of one pack stay together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Against:
-    """What a pack set is held against."""
-
-    processor: str
-    """Folder or hub name."""
-    num_samples: int
-    """Documents to make anew; all of them where there are no more."""
-    ledger: Path | None = None
-    """What it was packed from; None: the one inside the pack set."""
-    seed: int = 0
-    """Of the choice of documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

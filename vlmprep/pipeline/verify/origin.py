@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmprep.pipeline.pack import SETTINGS_FILE
 from vlmprep.pipeline.verify.problem import Problem
 from vlmprep.schema.files import canonical_json, read_json
-from vlmprep.schema.packset import receipt_name
+from vlmprep.schema.packset import SETTINGS_FILE, receipt_name
 from vlmprep.shardformat.manifest import Manifest
 
 __all__ = ["origin_problems"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from vlmprep.pipeline.places import local_folder
 from vlmprep.pipeline.verify.account import Account, account_problems, read_account, refusal_problems
-from vlmprep.pipeline.verify.against import Against, prepare_rebuilding, rebuild_documents
+from vlmprep.pipeline.verify.asked import Against
 from vlmprep.pipeline.verify.files import file_problems, index_problems, stray_files
 from vlmprep.pipeline.verify.origin import origin_problems
 from vlmprep.pipeline.verify.problem import Problem
@@ -65,7 +65,11 @@ def verify(place: Path | str, engine: Engine, progress: Progress, against: Again
     """
     root = local_folder(place)
     manifest = read_manifest(root, str(place))
-    prepared = None if against is None else prepare_rebuilding(root, manifest, against)
+    prepared = None
+    if against is not None:  # what it needs takes seconds to import, in every worker
+        from vlmprep.pipeline.verify.against import prepare_rebuilding, rebuild_documents
+
+        prepared = prepare_rebuilding(root, manifest, against)
     problems = [*file_problems(root, manifest), *stray_files(place, root, manifest)]
     index = open_index(root, manifest, problems)
     account = open_account(root, manifest, problems)
