@@ -22,7 +22,7 @@ from vlmprep.runtime.order import grouped_places
 SHARDS, PACKS_PER_SHARD, WINDOW = 64, 8, 8
 
 
-def listed(shards: NDArray[np.int64], epoch: int, window: int | None, **options: Any) -> NDArray[np.int64]:
+def listed(shards: NDArray[np.int64], epoch: int, window: int | None, **options: Any) -> NDArray[np.integer[Any]]:
     part = Part(num_packs=len(shards), per_epoch=len(shards), shards=shards.astype(np.int32))
     return list_epoch([part], epoch=epoch, shuffle=True, shuffle_shards=window, **{"seed": 5, **options}).packs
 
