@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.sources.web import serve
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.spec import SourceSpec, find_sources
 
@@ -150,3 +151,8 @@ def test_an_argument_that_names_no_source_stops_the_run(argument, says, folder):
 def test_a_source_checks_itself():
     with pytest.raises(StopRun, match="sample_ratio"):
         SourceSpec(name="s", path="/s.jsonl", media_dir="/", sample_ratio=-0.1)
+
+
+def test_a_web_page_is_no_file_of_rows():
+    with serve() as address, pytest.raises(StopRun, match="no file of rows"):
+        find_sources([f"{address}/a.png"])

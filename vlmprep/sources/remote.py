@@ -44,12 +44,13 @@ def remote_files(url: str, endings: tuple[str, ...]) -> list[str]:
     """
     if glob.has_magic(url.partition("://")[2]):
         return _matching(url, endings)
-    if look_at(url) is not None:
+    if url.endswith(endings) and look_at(url) is not None:
         return [url]
     found = sorted(name for name in StoreFolder(url).files() if name.endswith(endings))
     if not found:
         raise StopRun(
-            f"{url} does not exist, and is no folder with files of rows", f"Rows are in {', '.join(endings)} files."
+            f"{url} does not exist, or is no file of rows and no folder whose store lists some",
+            f"Rows are in {', '.join(endings)} files.",
         )
     return [joined(url, name) for name in found]
 
