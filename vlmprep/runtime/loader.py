@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from vlmprep.runtime.ahead import ready_ahead, side_of
 from vlmprep.runtime.arguments import check_device, check_numbers, check_packs
@@ -22,7 +20,7 @@ from vlmprep.runtime.place import Place
 from vlmprep.runtime.sampler import Share, StepSampler
 from vlmprep.runtime.steps import PIXEL_TYPES, CollateChoice, CollateName, Finish, PixelType, StepReader, choose_collate
 from vlmprep.runtime.threads import read_in_threads
-from vlmprep.runtime.workers import WorkerKind, check_workers, kind_for
+from vlmprep.runtime.workers import ProcessLoader, WorkerKind, check_workers, collect_own, kind_for
 
 __all__ = ["Loader", "WorkerKind"]
 
@@ -124,7 +122,7 @@ class Loader:
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
         self.worker_kind = worker_kind or kind_for(packs, collate)
         self._persistent = persistent_workers and num_workers > 0
-        self._kept: DataLoader[Batch] | None = None
+        self._kept: ProcessLoader | None = None
         self._device = None if device is None else torch.device(device)
         check_device(self._device)
         on_gpu = self._device is not None and self._device.type == "cuda"
@@ -222,7 +220,7 @@ class Loader:
                 num_ahead=self._num_workers * (self._prefetch_factor or 2),
                 pin_memory=self._pin_memory,
             )
-        made = DataLoader(
+        made = ProcessLoader(
             self.reader,
             batch_size=None,
             sampler=self.sampler,
@@ -231,7 +229,7 @@ class Loader:
             persistent_workers=self._persistent,
             pin_memory=self._pin_memory,
             collate_fn=_as_it_is,
-            worker_init_fn=_share_heap,
+            worker_init_fn=collect_own,
             generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
         )
         self._kept = made if self._persistent else None
@@ -240,8 +238,3 @@ class Loader:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _share_heap(worker: int) -> None:
-    """Leave what a forked worker has from its parent out of its garbage collections, which would write to all of it: 50 MB."""
-    gc.freeze()

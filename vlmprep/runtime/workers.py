@@ -7,14 +7,17 @@ has measured both.
 
 from __future__ import annotations
 
+import gc
 from typing import Any, Literal, TypeAlias, get_args
+
+from torch.utils.data import DataLoader
 
 from vlmprep.runtime.blend import Blend
 from vlmprep.runtime.packs import Packs
 from vlmprep.runtime.packset import PackSet
 from vlmprep.shardformat.members import ENCODED
 
-__all__ = ["WorkerKind", "check_workers", "kind_for"]
+__all__ = ["ProcessLoader", "WorkerKind", "check_workers", "collect_own", "kind_for"]
 
 WorkerKind: TypeAlias = Literal["processes", "threads"]
 
@@ -48,3 +51,26 @@ def kind_for(packs: Packs, collate: Any) -> WorkerKind:
 def _is_read(packs: Packs) -> bool:
     """Whether packs are read as they are, not made or decoded when they are asked for."""
     return isinstance(packs, PackSet) and packs.manifest.settings.get("pixels") != ENCODED
+
+
+class ProcessLoader(DataLoader[Any]):
+    """torch's loader, whose forked workers never collect the garbage that they have from their parent.
+
+    A collection would write to all of that heap, 50 MB of it then no longer shared; and would destroy what belongs to threads
+    that the fork left behind, for which FFmpeg waits for ever. Wants `collect_own` as its `worker_init_fn`.
+    """
+
+    def __iter__(self) -> Any:
+        collects = gc.isenabled()
+        gc.disable()  # in the workers, too, until they begin
+        try:
+            return super().__iter__()
+        finally:
+            if collects:
+                gc.enable()
+
+
+def collect_own(worker: int) -> None:
+    """Collect garbage again, what is there already left out."""
+    gc.freeze()
+    gc.enable()
