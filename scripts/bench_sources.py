@@ -210,7 +210,7 @@ def main() -> None:
         table = table_of_memory(options.memory)
     else:
         table = table_of_kinds(options.sources, options.processor, options.samples)
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
