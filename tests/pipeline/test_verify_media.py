@@ -113,8 +113,8 @@ def test_workers_find_what_one_process_finds(source: Path, processor_dir: Proces
 
 def test_clips_and_sounds_are_decoded_too(family_processor_dir: FamilyProcessorDir, tmp_path: Path) -> None:
     data = clip(Recipe(num_frames=12))
-    middle = (data.index(b"mdat") + data.rindex(b"moov")) // 2
-    (tmp_path / "a.mp4").write_bytes(data[:middle] + b"\xff" * 80 + data[middle + 80 :])
+    late = data.rindex(b"moov") - 150  # in the last pictures: headers say nothing of them, and the first ones decode
+    (tmp_path / "a.mp4").write_bytes(data[:late] + b"\xff" * 80 + data[late + 80 :])
     flac = sound("FLAC")
     (tmp_path / "a.flac").write_bytes(flac[: len(flac) // 2] + bytes(50) + flac[len(flac) // 2 + 50 :])
     rows: list[dict[str, Any]] = []
