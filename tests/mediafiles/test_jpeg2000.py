@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -38,3 +39,13 @@ def test_one_that_ends_between_two_tiles_is_refused(bare: bool) -> None:
         assert not np.array_equal(np.asarray(Image.open(io.BytesIO(data[:at]))), whole)
         with pytest.raises(RefuseSample, match="cut off"):
             decoded(data[:at])
+
+
+def test_the_bytes_of_the_end_in_a_box_before_the_picture_are_no_end() -> None:
+    data, tiles = tiled(bare=False)
+    box = struct.pack(">I4s", 26, b"uuid") + bytes(16) + b"\xff\xd9"
+    start = data.index(b"jp2c") - 4
+    whole = data[:start] + box + data[start:]
+    assert np.array_equal(decoded(whole), decoded(data))
+    with pytest.raises(RefuseSample, match="cut off"):
+        decoded(whole[: tiles[2] + len(box)])

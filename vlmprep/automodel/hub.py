@@ -10,8 +10,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from vlmprep.mediafiles.sounds import decoded_sound
-from vlmprep.schema.errors import RefuseSample, StopRun
-from vlmprep.sources.folders import SAVED_SPLITS, SAVED_STATE
+from vlmprep.schema.errors import RefuseSample
+from vlmprep.sources.folders import SAVED_SPLITS, SAVED_STATE, loading
 from vlmprep.sources.named import NAMED, messages_of
 
 __all__ = ["NamedExamples", "load_named"]
@@ -88,15 +88,8 @@ def load_named(name: str, path_or_dataset: Any, split: str) -> NamedExamples:
     if not isinstance(path_or_dataset, str | os.PathLike):
         return NamedExamples(name, path_or_dataset)
     where = os.fspath(path_or_dataset)
-    try:
-        import datasets
-    except ImportError:
-        raise StopRun(f"{where} needs the package datasets", "Install it: pip install 'vlmprep[datasets]'") from None
-    try:
+    with loading(where) as datasets:
         rows: Any = _saved(datasets, where, split) if _is_saved(where) else datasets.load_dataset(where, split=split)
-    except Exception as error:  # its builders raise whatever their data sets lead them to
-        cause = error.__cause__ or error  # where its builders wrap what went wrong
-        raise StopRun(f"{where} cannot be loaded: {type(cause).__name__}: {cause}") from error
     for column, feature in getattr(rows, "features", {}).items():
         if isinstance(feature, datasets.Audio):  # decoded here, by libsndfile, as everywhere
             rows = rows.cast_column(column, datasets.Audio(decode=False))

@@ -6,8 +6,9 @@ from vlmprep.schema.errors import RefuseSample
 
 __all__ = ["check_end"]
 
-SIGNATURES = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
-"""Of a bare codestream, and of one in boxes."""
+CODESTREAM = b"\xff\x4f\xff\x51"
+SIGNATURES = (CODESTREAM, b"\0\0\0\x0cjP  ")
+"""Of a bare codestream, and of one in boxes, before which others may stand that hold anything."""
 END = b"\xff\xd9"
 """The codestream's last marker, whose bytes never stand among coded pixels."""
 
@@ -22,5 +23,5 @@ def check_end(data: bytes, name: str) -> None:
     Raises:
         RefuseSample: It is a JPEG 2000 without one.
     """
-    if data.startswith(SIGNATURES) and END not in data:
+    if data.startswith(SIGNATURES) and data.find(END, max(data.find(CODESTREAM), 0)) < 0:
         raise RefuseSample("undecodable-media", f"{name} does not decode: it is a JPEG 2000 that is cut off")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
 from vlmprep.schema.errors import StopRun
-from vlmprep.schema.family import is_path
+from vlmprep.schema.family import is_missing
 from vlmprep.shardformat.manifest import Manifest
 from vlmprep.shardformat.members import Array
 from vlmprep.shardformat.packinfo import PackInfo
@@ -67,7 +66,7 @@ def check_is_there(processor: str) -> None:
     Raises:
         StopRun: There is no such folder.
     """
-    if is_path(processor) and not os.path.isdir(processor):
+    if is_missing(processor):
         raise StopRun(
             f"these packs hold original files, and the processor that decodes them is not where it lay when they were "
             f"packed: there is no folder {processor} on this machine",

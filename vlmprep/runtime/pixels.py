@@ -156,9 +156,8 @@ def _computed(stored: Tensor, rule: PixelRule, dtype: torch.dtype) -> Tensor:
         rows = slice(start, start + block)
         computed = compute(stored[rows])
         if stored.device.type == "cpu" and dtype.itemsize < computed.dtype.itemsize:
-            computed = computed.to(
-                dtype
-            ).contiguous()  # while it is near: a copy in strides that also converts is slower
+            # While it is near: a copy in strides that also converts is slower.
+            computed = computed.to(dtype).contiguous()
         values[rows].copy_(computed.permute(0, 2, 3, 1) if last else computed.unsqueeze(2).expand_as(values[rows]))
     if rule.layout in ("images", "canvas"):
         return values.view(items, channels * rule.repeat, height, width)

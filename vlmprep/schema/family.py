@@ -24,6 +24,7 @@ __all__ = [
     "FamilySettings",
     "Tokens",
     "check_processor",
+    "is_missing",
     "is_path",
     "no_media",
 ]
@@ -250,13 +251,18 @@ def is_path(processor: str) -> bool:
     return processor.startswith((".", "/", "~")) or "/" in processor.partition("/")[2] or processor.endswith("/")
 
 
+def is_missing(processor: str) -> bool:
+    """Whether a processor is named by a path that leads to no folder here; the hub would be asked for it in vain."""
+    return is_path(processor) and not os.path.isdir(processor)
+
+
 def check_processor(processor: str) -> None:
-    """Look for a processor that is named by a path; the hub would be asked for it in vain.
+    """Look for a processor that is named by a path.
 
     Raises:
         StopRun: There is no such folder.
     """
-    if is_path(processor) and not os.path.isdir(processor):
+    if is_missing(processor):
         raise StopRun(
             f"the processor {processor!r} cannot be loaded: there is no such folder on this machine", PROCESSOR_HINT
         )

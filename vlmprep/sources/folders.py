@@ -7,12 +7,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from vlmprep.schema.errors import StopRun
 from vlmprep.sources.row_files import ENDINGS
 
-__all__ = ["HUB", "braced", "expanded", "files_of", "hub_files", "is_meta_name"]
+__all__ = ["HUB", "braced", "expanded", "files_of", "hub_files", "is_meta_name", "loading"]
 
 HUB = "hf:"
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -67,6 +68,27 @@ def files_of(folder: str) -> list[str]:
     return _each_once(found)
 
 
+@contextmanager
+def loading(name: str) -> Iterator[Any]:
+    """The package `datasets`, to load something with.
+
+    Args:
+        name: What is loaded, for messages.
+
+    Raises:
+        StopRun: It is not installed, or cannot load that.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise StopRun(f"{name} needs the package datasets", "Install it: pip install 'vlmprep[datasets]'") from None
+    try:
+        yield datasets
+    except Exception as error:  # its builders raise whatever their data sets lead them to
+        cause = error.__cause__ or error  # where its builders wrap what went wrong
+        raise StopRun(f"{name} cannot be loaded: {type(cause).__name__}: {cause}") from error
+
+
 def hub_files(name: str) -> Iterator[tuple[str, str]]:
     """A data set of the Hugging Face hub as Arrow files, downloaded and kept by `datasets`.
 
@@ -79,19 +101,12 @@ def hub_files(name: str) -> Iterator[tuple[str, str]]:
     Raises:
         StopRun: `datasets` is not installed, or cannot load it.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise StopRun(f"{name} needs the package datasets", "Install it: pip install 'vlmprep[datasets]'") from None
     where, *words = name.removeprefix(HUB).split(":")
     if not where or len(words) > 2:
         raise StopRun(f"{name} is no hf:NAME[:CONFIG][:SPLIT]")
     config, split = (words[0] or None, words[1] or None) if len(words) == 2 else (None, words[0] if words else None)
-    try:
+    with loading(name) as datasets:
         loaded: Any = datasets.load_dataset(where, config, split=split)
-    except Exception as error:  # its builders raise whatever their data sets lead them to
-        cause = error.__cause__ or error  # where its builders wrap what went wrong
-        raise StopRun(f"{name} cannot be loaded: {type(cause).__name__}: {cause}") from error
     splits = {split: loaded} if split else loaded
     for each, data in splits.items():
         if not data.cache_files:

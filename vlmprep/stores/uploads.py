@@ -28,9 +28,8 @@ def abort_uploads(url: str) -> int:
     with suppress(StoreTrouble):
         if connection.is_s3:
             known: set[str] = set()
-            while found := [
-                each for each in waiting(connection) if each["UploadId"] not in known
-            ]:  # a thousand at a time
+            # A thousand are told at a time.
+            while found := [each for each in waiting(connection) if each["UploadId"] not in known]:
                 for upload in found:
                     num_ended += end(connection, upload)
                 known.update(each["UploadId"] for each in found)
